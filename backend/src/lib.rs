@@ -1,0 +1,1 @@
+//! What a device can do: views, arenas, training ops, the CPU and the shape-only device.

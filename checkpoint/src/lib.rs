@@ -1,0 +1,1 @@
+//! State out and back, by parameter name: Hugging Face directories and training state.

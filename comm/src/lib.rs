@@ -1,0 +1,1 @@
+//! How ranks talk: communicators over process groups, and the engine that runs ranks as threads.

@@ -1,0 +1,1 @@
+//! Text and tokens in: tokenizers, sources, packing, the resumable order of samples.

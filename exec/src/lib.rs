@@ -1,0 +1,1 @@
+//! Doing it: one rank, one loop, one match.

@@ -1,0 +1,1 @@
+//! What is computed: the parameter table, the decoder's half-blocks, the model families.

@@ -1,0 +1,1 @@
+//! Who holds what: mesh, groups, stages, buckets, shards, memory.

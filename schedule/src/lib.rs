@@ -1,0 +1,1 @@
+//! In what order: actions, pipeline policies, lowering, validation, the text form.
