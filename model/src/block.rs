@@ -8,7 +8,7 @@ use backend::{Backend, Op, View};
 
 /// A micro-batch of T tokens on its way through the model.
 #[derive(Clone, Copy)]
-pub struct Micro<'a> {
+pub struct MicroBatch<'a> {
     pub model: &'a Decoder,
     pub phase: Phase,
     pub t: usize,
@@ -45,7 +45,7 @@ pub fn attention_tmp(m: &Decoder, t: usize) -> [usize; 3] {
 /// x (T, D) -> y (T, D) = x + wo attention(rope(wqkv norm(x))). `cache` is read and written in cached phases.
 pub fn attention_forward(
     dev: &mut dyn Backend,
-    mb: &Micro,
+    mb: &MicroBatch,
     w: View,
     x: View,
     y: View,
@@ -71,7 +71,7 @@ pub fn attention_forward(
 /// dx, x (T, D) -> dx (T, D) in place, and the gradients of the bucket.
 pub fn attention_backward(
     dev: &mut dyn Backend,
-    mb: &Micro,
+    mb: &MicroBatch,
     w: View,
     dw: GradTo,
     x: View,
@@ -116,7 +116,7 @@ pub fn mlp_tmp(m: &Decoder, t: usize) -> [usize; 3] {
 }
 
 /// x (T, D) -> y (T, D) = x + wdown swiglu(wgu norm(x))
-pub fn mlp_forward(dev: &mut dyn Backend, mb: &Micro, w: View, x: View, y: View, saved: View) {
+pub fn mlp_forward(dev: &mut dyn Backend, mb: &MicroBatch, w: View, x: View, y: View, saved: View) {
     let (m, t) = (mb.model, mb.t);
     let [norm, wgu, wdown] = mlp_weights(m, w);
     let [n, rstd, h, s] = saved.split(mlp_saved(m, t));
@@ -131,7 +131,7 @@ pub fn mlp_forward(dev: &mut dyn Backend, mb: &Micro, w: View, x: View, y: View,
 /// dx, x (T, D) -> dx (T, D) in place, and the gradients of the bucket.
 pub fn mlp_backward(
     dev: &mut dyn Backend,
-    mb: &Micro,
+    mb: &MicroBatch,
     w: View,
     dw: GradTo,
     x: View,

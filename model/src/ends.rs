@@ -1,15 +1,15 @@
 //! The two ends of the model: embedding, and head with the loss. Same conventions as [`crate::block`].
-use crate::block::{GradTo, Micro};
+use crate::block::{GradTo, MicroBatch};
 use crate::{Decoder, Inputs, Phase};
 use backend::{Backend, Op, View};
 
 /// ids (T), w (V, D) -> y (T, D)
-pub fn embedding_forward(dev: &mut dyn Backend, mb: &Micro, w: View, y: View) {
+pub fn embedding_forward(dev: &mut dyn Backend, mb: &MicroBatch, w: View, y: View) {
     dev.run(Op::Embedding { ids: mb.inputs.ids, w, y, d: mb.model.hidden });
 }
 
 /// dx (T, D) -> dw (V, D)
-pub fn embedding_backward(dev: &mut dyn Backend, mb: &Micro, dw: GradTo, dx: View) {
+pub fn embedding_backward(dev: &mut dyn Backend, mb: &MicroBatch, dw: GradTo, dx: View) {
     dev.run(Op::EmbeddingBackward {
         ids: mb.inputs.ids,
         dy: dx,
@@ -50,7 +50,7 @@ pub struct HeadOut {
 /// norm (D), x (T, D), matrix (V, D) -> the loss and, in training, the gradient of the logits in their place; or logits.
 pub fn head_forward(
     dev: &mut dyn Backend,
-    mb: &Micro,
+    mb: &MicroBatch,
     norm: View,
     matrix: View,
     x: View,
@@ -79,7 +79,7 @@ pub fn head_forward(
 /// x (T, D) -> dx (T, D), written, and the gradients of norm (D) and matrix (V, D).
 pub fn head_backward(
     dev: &mut dyn Backend,
-    mb: &Micro,
+    mb: &MicroBatch,
     [norm, matrix]: [View; 2],
     [dnorm, dmatrix]: [GradTo; 2],
     x: View,

@@ -9,7 +9,7 @@
 pub mod block;
 mod config;
 mod decoder;
-mod ends;
+pub mod ends;
 mod init;
 pub mod models;
 mod params;
@@ -18,7 +18,6 @@ mod unit;
 
 pub use config::ModelConfig;
 pub use decoder::{Decoder, Family};
-pub use ends::{embedding_backward, embedding_forward, head_backward, head_forward};
 pub use init::initial;
 pub use params::{Init, ParamSpec};
 pub use rope::{Rope, Scaling};

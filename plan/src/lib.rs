@@ -1,1 +1,125 @@
-//! Who holds what: mesh, groups, stages, buckets, shards, memory.
+//! Who holds what: which ranks form which groups, which units a stage has, how buckets are cut into shards, and where
+//! every byte of a rank lies. Only shapes and indices; nothing here runs.
+//!
+//! Read [`mesh`] (ranks and groups), [`bucket`] (shards), [`res`] (what there is to hold), [`memory`] (where it lies).
+mod bucket;
+mod config;
+mod memory;
+mod mesh;
+mod res;
+
+pub use bucket::{Bucket, DecayRun};
+pub use config::{
+    ParallelConfig, PipelineConfig, PipelineSchedule, SizeConfig, TensorConfig, TensorMode, ZeroConfig,
+};
+pub use memory::{Life, Memory, Persistent};
+pub use mesh::{LANES, Lane, Mesh, RankId, Stage};
+pub use res::{Micro, Place, Res, Size};
+
+use backend::DType;
+use model::{Decoder, Phase, Unit};
+use std::ops::Range;
+
+/// Everything that a run's programs depend on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    pub model: Decoder,
+    pub mesh: Mesh,
+    /// Parameters, activations, gradients and optimizer state.
+    pub dtype: DType,
+    /// Rows of the rope table: the longest segment or context.
+    pub positions: usize,
+    /// `train.reproducible`: leaves of the sum over the global batch, or 0 for one leaf a rank.
+    pub leaves: usize,
+}
+
+/// The shape of one program: what it is for, and how much it takes at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct StepShape {
+    pub phase: Phase,
+    /// Tokens of a micro-batch.
+    pub t: usize,
+    /// Micro-batches of this rank.
+    pub micros: usize,
+}
+
+impl Plan {
+    /// Units of a stage: whole layers, split evenly; the ends belong to the first and the last.
+    pub fn units(&self, stage: Stage) -> Range<usize> {
+        let (layers, stages) = (self.model.layers, self.mesh.pipeline);
+        let first = |s: usize| if s == 0 { 0 } else { 1 + 2 * (layers * s / stages) };
+        first(stage.0)..if stage.0 + 1 == stages { self.model.units() } else { first(stage.0 + 1) }
+    }
+
+    pub fn bucket(&self, unit: Unit) -> Bucket {
+        Bucket::new(self.model.bucket_len(unit), self.mesh.data)
+    }
+
+    /// Chunks of all buckets before this one: where a bucket's sums of squares stand in `Res::Stats`.
+    pub fn first_chunk(&self, unit: Unit) -> usize {
+        (0..unit.0).map(|u| self.bucket(Unit(u)).chunks()).sum()
+    }
+    pub fn chunks(&self) -> usize {
+        self.first_chunk(Unit(self.model.units()))
+    }
+
+    /// Micro-batches of a global step.
+    pub fn global_micros(&self, shape: StepShape) -> usize {
+        shape.micros * self.mesh.data
+    }
+
+    /// Which micro-batch of the global step is number `m` of a rank: contiguous runs, so that a rank's sums are whole
+    /// subtrees of one tree over the global index.
+    pub fn global_micro(&self, rank: RankId, m: Micro, shape: StepShape) -> usize {
+        self.mesh.replica(rank) * shape.micros + m.0
+    }
+
+    /// The leaf of the gradient sum that a rank's micro-batch belongs to: a run that the kernels accumulate.
+    pub fn leaf(&self, m: Micro, shape: StepShape) -> usize {
+        let local = (self.leaves / self.mesh.data).max(1);
+        m.0 * local / shape.micros
+    }
+
+    /// Where leaf `i` is accumulated, and how many merges follow it: a binary counter. Leaf 0 goes to place 0, leaf 1 to
+    /// place 1 and is merged once, leaf 2 to place 1, leaf 3 to place 2 and is merged twice, and so on.
+    pub fn place(&self, leaf: usize) -> (Place, usize) {
+        (Place(leaf.count_ones() as usize), leaf.trailing_ones() as usize)
+    }
+
+    /// A run whose numbers cannot be laid out as asked. Keys are those of the run's config.
+    pub fn problems(&self, micro_batches: usize) -> Vec<String> {
+        let mut out = vec![];
+        let (data, stages, layers) = (self.mesh.data, self.mesh.pipeline, self.model.layers);
+        if stages > layers {
+            out.push(format!(
+                "parallel.pipeline.size = {stages} is more than model.num_hidden_layers = {layers}; try {layers} or less"
+            ));
+        }
+        if stages > 1 && self.model.tied {
+            out.push(
+                "parallel.pipeline.size > 1 with tied embeddings is not supported yet; use data parallelism"
+                    .into(),
+            );
+        }
+        let n = self.leaves;
+        if n > 0 {
+            let global = micro_batches * data;
+            if !n.is_power_of_two() {
+                out.push(format!(
+                    "train.reproducible = {n} is not a power of two; try {}",
+                    n.next_power_of_two()
+                ));
+            } else if !global.is_multiple_of(n) {
+                out.push(format!(
+                    "train.reproducible = {n} does not divide the {global} micro-batches of a step (train.micro_batches = {micro_batches} x {data} data-parallel ranks)"
+                ));
+            } else if !n.is_multiple_of(data) {
+                out.push(format!(
+                    "train.reproducible = {n} is not a multiple of the data-parallel size {data}; try {}",
+                    data.next_power_of_two()
+                ));
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,127 @@
+//! `[parallel]` of a run. Data parallelism is what the other axes leave over.
+use crate::Mesh;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParallelConfig {
+    pub tensor: TensorConfig,
+    pub pipeline: PipelineConfig,
+    pub weight: SizeConfig,
+    pub expert: SizeConfig,
+    pub zero: ZeroConfig,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TensorMode {
+    /// Megatron.
+    Mtp,
+    /// Megatron with sequence parallelism.
+    Msp,
+    /// Sequence parallelism, gathered again in backward.
+    Fsp,
+    /// Ulysses and weight shards.
+    Isp,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TensorConfig {
+    pub size: usize,
+    pub mode: TensorMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PipelineSchedule {
+    #[serde(rename = "gpipe")]
+    GPipe,
+    #[serde(rename = "1f1b")]
+    OneFOneB,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineConfig {
+    pub size: usize,
+    pub schedule: PipelineSchedule,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SizeConfig {
+    pub size: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ZeroConfig {
+    pub stage: usize,
+    /// Ranks of a sharding group; -1: all of data parallel.
+    pub size: isize,
+}
+
+impl Default for TensorConfig {
+    fn default() -> Self {
+        TensorConfig { size: 1, mode: TensorMode::Mtp }
+    }
+}
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        PipelineConfig { size: 1, schedule: PipelineSchedule::OneFOneB }
+    }
+}
+impl Default for SizeConfig {
+    fn default() -> Self {
+        SizeConfig { size: 1 }
+    }
+}
+impl Default for ZeroConfig {
+    fn default() -> Self {
+        ZeroConfig { stage: 1, size: -1 }
+    }
+}
+
+impl ParallelConfig {
+    /// The mesh of `world` ranks, or every reason why there is none.
+    pub fn mesh(&self, world: usize) -> Result<Mesh, Vec<String>> {
+        let mut problems = vec![];
+        let axes = [
+            ("tensor", self.tensor.size),
+            ("pipeline", self.pipeline.size),
+            ("weight", self.weight.size),
+            ("expert", self.expert.size),
+        ];
+        for (axis, size) in axes {
+            if size == 0 {
+                problems.push(format!("parallel.{axis}.size = 0: must be at least 1; 1 means off"));
+            } else if axis != "pipeline" && size > 1 {
+                problems.push(format!(
+                    "parallel.{axis}.size = {size}: {axis} parallelism is not supported yet; use 1"
+                ));
+            }
+        }
+        let pipeline = self.pipeline.size.max(1);
+        if !world.is_multiple_of(pipeline) {
+            let fits: Vec<String> = (1..=world).filter(|p| world % p == 0).map(|p| p.to_string()).collect();
+            problems.push(format!(
+                "parallel.pipeline.size = {pipeline} does not divide the {world} ranks; try one of {}, or --ranks {}",
+                fits.join(", "),
+                world.next_multiple_of(pipeline)
+            ));
+        }
+        let data = world / pipeline;
+        if self.zero.stage > 1 {
+            problems
+                .push(format!("parallel.zero.stage = {}: not supported yet; use 0 or 1", self.zero.stage));
+        }
+        if self.zero.size != -1 && self.zero.size != data as isize {
+            problems.push(format!(
+                "parallel.zero.size = {}: sharding over a part of the {data} data-parallel ranks is not supported yet; use -1",
+                self.zero.size
+            ));
+        }
+        let mesh = Mesh { data, pipeline, shard_optimizer: self.zero.stage == 1 && data > 1 };
+        if problems.is_empty() { Ok(mesh) } else { Err(problems) }
+    }
+}

@@ -1,0 +1,139 @@
+//! What actions read and write: names of memory, by index. The bytes are in [`crate::memory`].
+use crate::{Plan, RankId, StepShape};
+use backend::{DType, Region};
+use model::{Inputs, Unit, UnitKind, block, ends};
+use std::fmt;
+
+/// Number of a micro-batch on its rank.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Micro(pub usize);
+
+/// One of the gradient buffers of a bucket: place 0 holds the sum, the others partial sums of the tree.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Place(pub usize);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Res {
+    // Persistent: the same place in every program of a run.
+    /// A unit's bucket of parameters.
+    Param(Unit),
+    /// Adam's two moments of this rank's shard.
+    Opt(Unit),
+    Grad(Unit, Place),
+    /// f64: the loss of each micro-batch of the global step, then the sum of squares of each chunk.
+    Stats,
+    /// f64: labels of the global step.
+    Count,
+    /// f64: what `Op::GradNorm` writes.
+    Norm,
+    /// f64: learning rate and bias corrections.
+    Hyper,
+    /// Cosines and sines.
+    RopeTable,
+    /// Keys and values of one layer.
+    Cache(Unit),
+    /// The wanted row of logits.
+    Logits,
+
+    // Planned: alive for a part of one program.
+    /// u32 inputs of a micro-batch.
+    Batch(Micro),
+    /// Output of a unit: the residual stream after it.
+    X(Unit, Micro),
+    /// What a unit keeps from forward to backward.
+    Saved(Unit, Micro),
+    /// What a unit's backward needs meanwhile.
+    Tmp(Unit, Micro),
+    /// Gradient of the residual stream.
+    Dx(Micro),
+}
+
+impl Res {
+    pub fn is_persistent(self) -> bool {
+        match self {
+            Res::Param(_) | Res::Opt(_) | Res::Grad(..) | Res::Cache(_) => true,
+            Res::Stats | Res::Count | Res::Norm | Res::Hyper | Res::RopeTable | Res::Logits => true,
+            Res::Batch(_) | Res::X(..) | Res::Saved(..) | Res::Tmp(..) | Res::Dx(_) => false,
+        }
+    }
+}
+
+/// Kind of memory, element and number of elements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size {
+    pub region: Region,
+    pub dtype: DType,
+    pub len: usize,
+}
+
+impl Plan {
+    /// Part of a bucket whose optimizer state a rank holds, and that it steps.
+    pub fn stepped(&self, unit: Unit, rank: RankId) -> std::ops::Range<usize> {
+        let bucket = self.bucket(unit);
+        if self.mesh.shard_optimizer { bucket.shard(self.mesh.replica(rank)) } else { 0..bucket.padded }
+    }
+
+    pub fn size(&self, res: Res, rank: RankId, shape: StepShape) -> Size {
+        let (m, t) = (&self.model, shape.t);
+        let stats = self.global_micros(shape) + self.chunks();
+        let (region, dtype, len) = match res {
+            Res::Param(u) => (Region::Param, self.dtype, self.bucket(u).padded),
+            Res::Opt(u) => (Region::Optim, self.dtype, 2 * self.stepped(u, rank).len()),
+            Res::Grad(u, _) => (Region::Grad, self.dtype, self.bucket(u).padded),
+            Res::Stats => (Region::Misc, DType::F64, stats),
+            Res::Count => (Region::Misc, DType::F64, 1),
+            Res::Norm => (Region::Misc, DType::F64, 3),
+            Res::Hyper => (Region::Misc, DType::F64, 4),
+            Res::RopeTable => (Region::Misc, self.dtype, self.positions * m.heads.dim),
+            Res::Cache(_) => (Region::Cache, self.dtype, 2 * self.positions * m.heads.kv * m.heads.dim),
+            Res::Logits => (Region::Misc, self.dtype, m.vocab),
+            Res::Batch(_) => (Region::Act, DType::U32, Inputs::slab(t, shape.phase)),
+            Res::X(..) | Res::Dx(_) => (Region::Act, self.dtype, t * m.hidden),
+            Res::Saved(u, _) => (Region::Act, self.dtype, self.saved(u, shape)),
+            Res::Tmp(u, _) => (Region::Act, self.dtype, self.tmp(u, shape)),
+        };
+        Size { region, dtype, len }
+    }
+
+    fn saved(&self, unit: Unit, shape: StepShape) -> usize {
+        let (m, t) = (&self.model, shape.t);
+        match m.kind(unit) {
+            UnitKind::Embedding => 0,
+            UnitKind::Attention { .. } => block::attention_saved(m, t).iter().sum(),
+            UnitKind::Mlp { .. } => block::mlp_saved(m, t).iter().sum(),
+            UnitKind::Head => ends::head_saved(m, t, shape.phase).iter().sum(),
+        }
+    }
+
+    fn tmp(&self, unit: Unit, shape: StepShape) -> usize {
+        let (m, t) = (&self.model, shape.t);
+        match m.kind(unit) {
+            UnitKind::Embedding => 0,
+            UnitKind::Attention { .. } => block::attention_tmp(m, t).iter().sum(),
+            UnitKind::Mlp { .. } => block::mlp_tmp(m, t).iter().sum(),
+            UnitKind::Head => ends::head_tmp(m, t).iter().sum(),
+        }
+    }
+
+    /// As schedules print it: `x mlp.3 0`.
+    pub fn show(&self, res: Res) -> impl fmt::Display {
+        let unit = |u: Unit| self.model.kind(u).name();
+        match res {
+            Res::Param(u) => format!("param {}", unit(u)),
+            Res::Opt(u) => format!("opt {}", unit(u)),
+            Res::Grad(u, p) => format!("grad {} @{}", unit(u), p.0),
+            Res::Stats => "stats".into(),
+            Res::Count => "count".into(),
+            Res::Norm => "norm".into(),
+            Res::Hyper => "hyper".into(),
+            Res::RopeTable => "rope_table".into(),
+            Res::Cache(u) => format!("cache {}", unit(u)),
+            Res::Logits => "logits".into(),
+            Res::Batch(m) => format!("batch {}", m.0),
+            Res::X(u, m) => format!("x {} {}", unit(u), m.0),
+            Res::Saved(u, m) => format!("saved {} {}", unit(u), m.0),
+            Res::Tmp(u, m) => format!("tmp {} {}", unit(u), m.0),
+            Res::Dx(m) => format!("dx {}", m.0),
+        }
+    }
+}
