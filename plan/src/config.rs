@@ -103,7 +103,7 @@ impl ParallelConfig {
         }
         let pipeline = self.pipeline.size.max(1);
         if !world.is_multiple_of(pipeline) {
-            let fits: Vec<String> = (1..=world).filter(|p| world % p == 0).map(|p| p.to_string()).collect();
+            let fits: Vec<String> = (1..=world).filter(|p| world.is_multiple_of(*p)).map(|p| p.to_string()).collect();
             problems.push(format!(
                 "parallel.pipeline.size = {pipeline} does not divide the {world} ranks; try one of {}, or --ranks {}",
                 fits.join(", "),

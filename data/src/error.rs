@@ -1,0 +1,78 @@
+//! What can be wrong with a user's data: each message says where, what, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(crate) type Result<T> = std::result::Result<T, DataError>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
+    #[error("cannot {action} {}: {source}; check the path, its permissions and the space on its disk", .path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: no files ending in .{} here; check the path, or for kind = \"text\" set data.extensions", .path.display(), .extensions.join(", ."))]
+    NoFiles { path: PathBuf, extensions: Vec<String> },
+    #[error("{}: no text here, every file is empty; point data.path at a corpus", .path.display())]
+    NoText { path: PathBuf },
+    #[error("{}: byte {offset} is not UTF-8; convert the file (iconv -t utf-8) or move it away", .path.display())]
+    NotUtf8 { path: PathBuf, offset: usize },
+    #[error("{}: changed while it was being read; start again when it is complete", .path.display())]
+    Changed { path: PathBuf },
+    #[error("{}:{line}: {problem}", .path.display())]
+    Line { path: PathBuf, line: usize, problem: String },
+    #[error("{}: {problem}; write it again with numpy.save(path, ids.astype(numpy.uint32))", .path.display())]
+    Npy { path: PathBuf, problem: String },
+    #[error("{}: {bytes} bytes are not whole {width}-byte ids; check data.dtype or whether the file is complete", .path.display())]
+    PartialId { path: PathBuf, bytes: usize, width: usize },
+    #[error(
+        "{}: ids[{position}] = {id} is outside the vocabulary of {vocab_size}; check data.dtype, or raise model.vocab_size",
+        .path.display()
+    )]
+    OutsideVocabulary { path: PathBuf, position: usize, id: i64, vocab_size: usize },
+    #[error(
+        "{}: the {split} split holds {tokens} tokens and a row needs {needed}; lower data.seq_len or give more data",
+        .path.display()
+    )]
+    TooShort { path: PathBuf, split: &'static str, tokens: usize, needed: usize },
+    #[error(
+        "{}: too few {unit} ({count}) to hold some out; set data.valid.path instead, or give more data",
+        .path.display()
+    )]
+    CannotHoldOut { path: PathBuf, count: usize, unit: &'static str },
+    #[error("data.kind = \"{kind}\" needs a tokenizer; set tokenizer.path or tokenizer.vocab_size")]
+    NoTokenizer { kind: &'static str },
+    #[error(
+        "tokenizer.vocab_size trains on text and data.kind is \"tokens\"; set tokenizer.path, or leave [tokenizer] out"
+    )]
+    NoTrainingText,
+    #[error(
+        "the tokenizer has {tokenizer} ids and the model {model}; set model.vocab_size = {tokenizer} or more"
+    )]
+    VocabularyTooSmall { tokenizer: usize, model: usize },
+    #[error(
+        "tokenizer.vocab_size = {vocab_size}: a byte-level vocabulary needs 257 (every byte and the end of text); try 4096"
+    )]
+    NoRoomForBytes { vocab_size: usize },
+    #[error("{}: {problem}", .path.display())]
+    Tokenizer { path: PathBuf, problem: String },
+    #[error(
+        "{}: no end-of-text token found; put a tokenizer_config.json with \"eos_token\" beside it",
+        .path.display()
+    )]
+    NoEos { path: PathBuf },
+    #[error(
+        "the tokenizer refuses a text: {problem}; check that its tokenizer.json has an unknown token or bytes to fall back on"
+    )]
+    Encode { problem: String },
+    #[error("the tokenizer cannot turn ids into text: {problem}; check the decoder in its tokenizer.json")]
+    Decode { problem: String },
+}
+
+impl DataError {
+    /// For `map_err`: an I/O error with what was done to which path.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
+        let path = path.to_owned();
+        move |source| DataError::Io { action, path, source }
+    }
+}

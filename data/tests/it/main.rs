@@ -1,0 +1,7 @@
+//! The room from outside, in one binary (it links once).
+
+mod bench;
+mod cache;
+mod errors;
+mod packing;
+mod tokenizer;

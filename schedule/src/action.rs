@@ -1,0 +1,82 @@
+//! The actions of a step. Reshard and free are not among them: they are the ends of lifetimes, which the planner reads
+//! off the program.
+use model::Unit;
+use plan::{Lane, Micro, Place, Res, Stage};
+
+/// One thing a rank does. No action depends on data: what does is a tensor that an operation reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Action {
+    /// Learning rate in, sums to zero.
+    Begin,
+    /// A micro-batch in; its labels are counted.
+    Load {
+        m: Micro,
+    },
+    /// Labels are summed over data parallelism: the loss is a mean over the global batch.
+    ReduceCount,
+    Forward {
+        u: Unit,
+        m: Micro,
+    },
+    /// Gradients of the unit go to a place; `acc` adds them to what is there.
+    Backward {
+        u: Unit,
+        m: Micro,
+        place: Place,
+        acc: bool,
+    },
+    /// The place before += this one: a node of the tree of sums.
+    Merge {
+        u: Unit,
+        place: Place,
+    },
+    /// Gradients are summed over data parallelism, each rank its shard.
+    Reduce {
+        u: Unit,
+    },
+    /// `what` is `Res::X` or `Res::Dx`.
+    Send {
+        what: Res,
+        to: Stage,
+    },
+    Recv {
+        what: Res,
+        from: Stage,
+    },
+    /// Of the gradient shard, for the norm.
+    SumSquares {
+        u: Unit,
+    },
+    /// Losses and sums of squares are gathered over the world.
+    ReduceStats,
+    /// Norm, clipping factor, and whether the step is taken.
+    GradNorm,
+    /// The optimizer on this rank's shard.
+    Step {
+        u: Unit,
+    },
+    /// Stepped shards become whole parameters again.
+    Gather {
+        u: Unit,
+    },
+}
+
+impl Action {
+    pub fn lane(&self) -> Lane {
+        match self {
+            Action::Begin | Action::Load { .. } | Action::Forward { .. } | Action::Backward { .. } => {
+                Lane::Compute
+            }
+            Action::Merge { .. } | Action::SumSquares { .. } | Action::GradNorm | Action::Step { .. } => {
+                Lane::Compute
+            }
+            Action::ReduceCount | Action::Reduce { .. } => Lane::Reduce,
+            Action::Gather { .. } => Lane::Gather,
+            Action::ReduceStats => Lane::World,
+            Action::Send { what, .. } | Action::Recv { what, .. } => match what {
+                Res::X(..) => Lane::Down,
+                _ => Lane::Up,
+            },
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! From the passes of a stage to the actions of a rank.
+use crate::Action;
+use crate::pipeline::{self, Pass, StageAction};
+use model::{Phase, Unit};
+use plan::{Micro, PipelineSchedule, Place, Plan, RankId, Res, Stage, StepShape};
+
+pub fn lower(plan: &Plan, rank: RankId, shape: StepShape, policy: PipelineSchedule) -> Vec<Action> {
+    let stage = plan.mesh.stage(rank);
+    let passes = match shape.phase {
+        Phase::Train => pipeline::order(policy, stage, plan.mesh.pipeline, shape.micros),
+        Phase::Eval | Phase::Prefill | Phase::Decode => pipeline::forward_only(stage, shape.micros),
+    };
+    let mut out = vec![Action::Begin];
+    out.extend((0..shape.micros).map(|m| Action::Load { m: Micro(m) }));
+    if plan.mesh.data > 1 {
+        out.push(Action::ReduceCount);
+    }
+
+    // A receive is posted one pass early, so that it arrives behind the compute.
+    out.extend(passes.first().and_then(|p| receive(plan, p)));
+    for (i, pass) in passes.iter().enumerate() {
+        out.extend(passes.get(i + 1).and_then(|p| receive(plan, p)));
+        match pass.pass {
+            Pass::Forward => forward(plan, pass, &mut out),
+            Pass::Backward => backward(plan, pass, shape, &mut out),
+        }
+    }
+    match shape.phase {
+        Phase::Train => optimize(plan, stage, &mut out),
+        Phase::Eval if plan.mesh.world() > 1 => out.push(Action::ReduceStats),
+        Phase::Eval | Phase::Prefill | Phase::Decode => {}
+    }
+    out
+}
+
+fn receive(plan: &Plan, pass: &StageAction) -> Option<Action> {
+    let (Stage(s), m) = (pass.stage, pass.micro);
+    let units = plan.units(pass.stage);
+    match pass.pass {
+        Pass::Forward if s > 0 => {
+            Some(Action::Recv { what: Res::X(Unit(units.start - 1), m), from: Stage(s - 1) })
+        }
+        Pass::Backward if !plan.mesh.is_last(pass.stage) => {
+            Some(Action::Recv { what: Res::Dx(m), from: Stage(s + 1) })
+        }
+        Pass::Forward | Pass::Backward => None,
+    }
+}
+
+fn forward(plan: &Plan, pass: &StageAction, out: &mut Vec<Action>) {
+    let (units, m) = (plan.units(pass.stage), pass.micro);
+    out.extend(units.clone().map(|u| Action::Forward { u: Unit(u), m }));
+    if !plan.mesh.is_last(pass.stage) {
+        out.push(Action::Send { what: Res::X(Unit(units.end - 1), m), to: Stage(pass.stage.0 + 1) });
+    }
+}
+
+fn backward(plan: &Plan, pass: &StageAction, shape: StepShape, out: &mut Vec<Action>) {
+    let m = pass.micro;
+    let leaf = plan.leaf(m, shape);
+    let (place, merges) = plan.place(leaf);
+    let is_leaf = |other: Micro| plan.leaf(other, shape) == leaf;
+    let first_of_leaf = m.0 == 0 || !is_leaf(Micro(m.0 - 1));
+    let last_of_step = m.0 + 1 == shape.micros;
+    let last_of_leaf = last_of_step || !is_leaf(Micro(m.0 + 1));
+
+    for u in plan.units(pass.stage).rev().map(Unit) {
+        // With tied embeddings the head has been at the embedding's bucket before.
+        let acc = !first_of_leaf || (plan.model.tied && u == Unit(0));
+        out.push(Action::Backward { u, m, place, acc });
+        if last_of_leaf {
+            out.extend((0..merges).map(|i| Action::Merge { u, place: Place(place.0 - i) }));
+        }
+        if last_of_step && plan.mesh.data > 1 {
+            out.push(Action::Reduce { u });
+        }
+    }
+    if pass.stage.0 > 0 {
+        out.push(Action::Send { what: Res::Dx(m), to: Stage(pass.stage.0 - 1) });
+    }
+}
+
+fn optimize(plan: &Plan, stage: Stage, out: &mut Vec<Action>) {
+    let units = plan.units(stage).map(Unit);
+    out.extend(units.clone().map(|u| Action::SumSquares { u }));
+    if plan.mesh.world() > 1 {
+        out.push(Action::ReduceStats);
+    }
+    out.push(Action::GradNorm);
+    for u in units {
+        out.push(Action::Step { u });
+        if plan.mesh.shard_optimizer {
+            out.push(Action::Gather { u });
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A program: the actions of one rank with their waits and their memory.
+use crate::{Action, Touch, Waits, lower, validate, waits};
+use plan::{Lane, Life, Memory, Persistent, PipelineSchedule, Plan, RankId, Res, StepShape};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub rank: RankId,
+    pub shape: StepShape,
+    pub actions: Vec<Action>,
+    pub waits: Vec<Waits>,
+    pub memory: Memory,
+}
+
+impl Program {
+    fn new(
+        plan: &Plan,
+        rank: RankId,
+        shape: StepShape,
+        actions: Vec<Action>,
+        persistent: &Persistent,
+    ) -> Program {
+        let touches: Vec<Touch> = actions.iter().map(|a| a.touch(plan, shape)).collect();
+        let memory = Memory::new(plan, rank, shape, persistent, &lives(&actions, &touches));
+        let waits = waits::derive(&actions, &touches, &memory);
+        Program { rank, shape, actions, waits, memory }
+    }
+}
+
+/// From the action that writes a resource anew to the last that touches it.
+fn lives(actions: &[Action], touches: &[Touch]) -> Vec<Life> {
+    let mut lives: BTreeMap<Res, Life> = BTreeMap::new();
+    for (i, touch) in touches.iter().enumerate() {
+        // A transfer holds on a little longer, so that reuse of its bytes does not force an early wait.
+        let last = if actions[i].lane() == Lane::Compute { i } else { (i + 2).min(actions.len() - 1) };
+        for res in touch.reads.iter().filter(|r| !r.is_persistent()) {
+            let life = lives
+                .get_mut(res)
+                .unwrap_or_else(|| panic!("{:?} reads {res:?} before it is written", actions[i]));
+            life.last = life.last.max(last);
+        }
+        for &res in touch.writes.iter().filter(|r| !r.is_persistent()) {
+            let life = lives.entry(res).or_insert(Life { res, first: i, last });
+            life.last = life.last.max(last);
+        }
+    }
+    lives.into_values().collect()
+}
+
+/// All programs of one rank, on common persistent memory.
+#[derive(Clone, Debug)]
+pub struct RankPrograms {
+    pub persistent: Persistent,
+    pub programs: Vec<Program>,
+}
+
+impl RankPrograms {
+    /// One lowered program for each shape.
+    pub fn new(plan: &Plan, rank: RankId, shapes: &[StepShape], policy: PipelineSchedule) -> RankPrograms {
+        let actions = shapes.iter().map(|&s| (s, lower(plan, rank, s, policy))).collect();
+        RankPrograms::from_actions(plan, rank, actions).expect("what is lowered is valid")
+    }
+
+    /// Programs of given actions, once each is seen to compute its step. An error names the first action that does not.
+    pub fn from_actions(
+        plan: &Plan,
+        rank: RankId,
+        actions: Vec<(StepShape, Vec<Action>)>,
+    ) -> Result<RankPrograms, String> {
+        for (shape, actions) in &actions {
+            validate::check_rank(plan, rank, *shape, actions)?;
+        }
+        let touched = |(shape, actions): &(StepShape, Vec<Action>)| {
+            let all = actions.iter().flat_map(|a| a.touch(plan, *shape).all().collect::<Vec<_>>());
+            (*shape, all.collect::<BTreeSet<Res>>())
+        };
+        let persistent = Persistent::new(plan, rank, &actions.iter().map(touched).collect::<Vec<_>>());
+        let programs =
+            actions.into_iter().map(|(shape, a)| Program::new(plan, rank, shape, a, &persistent)).collect();
+        Ok(RankPrograms { persistent, programs })
+    }
+
+    /// Bytes of every region: the largest program decides about planned memory.
+    pub fn sizes(&self) -> backend::Sizes {
+        let mut sizes = self.persistent.sizes;
+        sizes[backend::Region::Act as usize] = self.programs.iter().map(|p| p.memory.act).max().unwrap_or(0);
+        sizes
+    }
+}

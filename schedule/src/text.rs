@@ -1,0 +1,127 @@
+//! Programs as text, one action a line: printed, edited, diffed, read back.
+//!
+//! ```text
+//! rank 0
+//! forward attn.0 1
+//! backward attn.0 1 -> grad 0      gradients written to place 0
+//! backward attn.0 2 +> grad 0      added to what is there
+//! send x mlp.3 0 to 1
+//! ```
+use crate::Action;
+use model::Unit;
+use plan::{Micro, Place, Plan, RankId, Res, Stage};
+
+impl Action {
+    pub fn show(&self, plan: &Plan) -> String {
+        let unit = |u: Unit| plan.model.kind(u).name();
+        match *self {
+            Action::Begin => "begin".into(),
+            Action::Load { m } => format!("load {}", m.0),
+            Action::ReduceCount => "reduce_count".into(),
+            Action::Forward { u, m } => format!("forward {} {}", unit(u), m.0),
+            Action::Backward { u, m, place, acc } => {
+                format!("backward {} {} {} grad {}", unit(u), m.0, if acc { "+>" } else { "->" }, place.0)
+            }
+            Action::Merge { u, place } => format!("merge {} {}", unit(u), place.0),
+            Action::Reduce { u } => format!("reduce {}", unit(u)),
+            Action::Send { what, to } => format!("send {} to {}", plan.show(what), to.0),
+            Action::Recv { what, from } => format!("recv {} from {}", plan.show(what), from.0),
+            Action::SumSquares { u } => format!("sum_squares {}", unit(u)),
+            Action::ReduceStats => "reduce_stats".into(),
+            Action::GradNorm => "grad_norm".into(),
+            Action::Step { u } => format!("step {}", unit(u)),
+            Action::Gather { u } => format!("gather {}", unit(u)),
+        }
+    }
+
+    pub fn parse(line: &str, plan: &Plan) -> Result<Action, String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let unit = |s: &str| {
+            plan.model.unit_named(s).ok_or_else(|| {
+                format!(
+                    "`{s}` is not a unit of this model; units: embed, attn.N, mlp.N (N below {}), head",
+                    plan.model.layers
+                )
+            })
+        };
+        let number = |s: &str| s.parse::<usize>().map_err(|_| format!("`{s}` is not a number"));
+        let micro = |s: &str| number(s).map(Micro);
+        Ok(match words[..] {
+            ["begin"] => Action::Begin,
+            ["load", m] => Action::Load { m: micro(m)? },
+            ["reduce_count"] => Action::ReduceCount,
+            ["forward", u, m] => Action::Forward { u: unit(u)?, m: micro(m)? },
+            ["backward", u, m, arrow @ ("->" | "+>"), "grad", p] => {
+                Action::Backward { u: unit(u)?, m: micro(m)?, place: Place(number(p)?), acc: arrow == "+>" }
+            }
+            ["merge", u, p] => match number(p)? {
+                0 => return Err("place 0 cannot be merged: it holds the sum".into()),
+                p => Action::Merge { u: unit(u)?, place: Place(p) },
+            },
+            ["reduce", u] => Action::Reduce { u: unit(u)? },
+            ["send", "x", u, m, "to", s] => {
+                Action::Send { what: Res::X(unit(u)?, micro(m)?), to: Stage(number(s)?) }
+            }
+            ["send", "dx", m, "to", s] => Action::Send { what: Res::Dx(micro(m)?), to: Stage(number(s)?) },
+            ["recv", "x", u, m, "from", s] => {
+                Action::Recv { what: Res::X(unit(u)?, micro(m)?), from: Stage(number(s)?) }
+            }
+            ["recv", "dx", m, "from", s] => {
+                Action::Recv { what: Res::Dx(micro(m)?), from: Stage(number(s)?) }
+            }
+            ["sum_squares", u] => Action::SumSquares { u: unit(u)? },
+            ["reduce_stats"] => Action::ReduceStats,
+            ["grad_norm"] => Action::GradNorm,
+            ["step", u] => Action::Step { u: unit(u)? },
+            ["gather", u] => Action::Gather { u: unit(u)? },
+            _ => {
+                return Err(format!(
+                    "`{line}` is not an action; `internevo schedule` prints the ones there are"
+                ));
+            }
+        })
+    }
+}
+
+/// A program for every rank of the mesh.
+pub fn print(plan: &Plan, programs: &[Vec<Action>]) -> String {
+    let mut out = String::new();
+    for (rank, actions) in programs.iter().enumerate() {
+        out += &format!("rank {rank}\n");
+        for a in actions {
+            out += &format!("{}\n", a.show(plan));
+        }
+    }
+    out
+}
+
+/// Reads what `print` wrote. `#` starts a comment. Errors begin with the line's number.
+pub fn parse(text: &str, plan: &Plan) -> Result<Vec<Vec<Action>>, String> {
+    let mut out: Vec<Vec<Action>> = vec![];
+    for (i, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        let at = |e: String| format!("line {}: {e}", i + 1);
+        if line.is_empty() {
+            continue;
+        }
+        if let Some(rank) = line.strip_prefix("rank ") {
+            if rank.trim().parse() != Ok(out.len()) {
+                return Err(at(format!("`{line}`: ranks come in order; expected `rank {}`", out.len())));
+            }
+            out.push(vec![]);
+            continue;
+        }
+        let action = Action::parse(line, plan).map_err(at)?;
+        out.last_mut().ok_or_else(|| at("an action before the first `rank 0`".into()))?.push(action);
+    }
+    let world = plan.mesh.world();
+    if out.len() != world {
+        return Err(format!("the file has programs for {} ranks, the run has {world}", out.len()));
+    }
+    Ok(out)
+}
+
+/// `rank 1, action 7 (`forward attn.0 1`)`
+pub(crate) fn place(plan: &Plan, rank: RankId, index: usize, action: &Action) -> String {
+    format!("rank {}, action {index} (`{}`)", rank.0, action.show(plan))
+}

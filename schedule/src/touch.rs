@@ -1,0 +1,110 @@
+//! What an action reads and writes. Lifetimes, waits and memory all follow from this one table.
+use crate::Action;
+use model::{Phase, Unit, UnitKind};
+use plan::{Plan, RankId, Res, StepShape};
+
+/// A resource that is updated is in both lists; one that is only in `writes` is written anew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Touch {
+    pub reads: Vec<Res>,
+    pub writes: Vec<Res>,
+}
+
+impl Touch {
+    pub fn all(&self) -> impl Iterator<Item = Res> + '_ {
+        self.reads.iter().chain(&self.writes).copied()
+    }
+}
+
+fn touch<const R: usize, const W: usize>(reads: [Res; R], writes: [Res; W]) -> Touch {
+    Touch { reads: reads.into(), writes: writes.into() }
+}
+
+impl Action {
+    pub fn touch(&self, plan: &Plan, shape: StepShape) -> Touch {
+        use Res::*;
+        let m_head = plan.model.head_matrix_unit();
+        match *self {
+            Action::Begin if shape.phase == Phase::Train => touch([], [Hyper, Stats, Count]),
+            Action::Begin if shape.phase == Phase::Eval => touch([], [Stats, Count]),
+            Action::Begin => touch([], []),
+            Action::Load { m } if shape.phase.is_cached() => touch([], [Batch(m)]),
+            Action::Load { m } => touch([Count], [Batch(m), Count]),
+            Action::ReduceCount => touch([Count], [Count]),
+            Action::Forward { u, m } => match (plan.model.kind(u), shape.phase) {
+                (UnitKind::Embedding, _) => touch([Param(u), Batch(m)], [X(u, m)]),
+                (UnitKind::Attention { .. }, Phase::Train | Phase::Eval) => {
+                    touch([Param(u), Batch(m), RopeTable, X(before(u), m)], [X(u, m), Saved(u, m)])
+                }
+                (UnitKind::Attention { .. }, Phase::Prefill | Phase::Decode) => touch(
+                    [Param(u), Batch(m), RopeTable, Cache(u), X(before(u), m)],
+                    [X(u, m), Saved(u, m), Cache(u)],
+                ),
+                (UnitKind::Mlp { .. }, _) => touch([Param(u), X(before(u), m)], [X(u, m), Saved(u, m)]),
+                (UnitKind::Head, Phase::Train | Phase::Eval) => touch(
+                    [Param(u), Param(m_head), Batch(m), Count, X(before(u), m), Stats],
+                    [Saved(u, m), Stats],
+                ),
+                (UnitKind::Head, Phase::Prefill | Phase::Decode) => {
+                    touch([Param(u), Param(m_head), Batch(m), X(before(u), m)], [Saved(u, m), Logits])
+                }
+            },
+            Action::Backward { u, m, place, acc } => {
+                let mut t = match plan.model.kind(u) {
+                    UnitKind::Embedding => touch([Batch(m), Dx(m)], []),
+                    UnitKind::Attention { .. } => touch(
+                        [Param(u), Batch(m), RopeTable, X(before(u), m), Saved(u, m), Dx(m)],
+                        [Dx(m), Tmp(u, m)],
+                    ),
+                    UnitKind::Mlp { .. } => {
+                        touch([Param(u), X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m)])
+                    }
+                    UnitKind::Head => touch(
+                        [Param(u), Param(m_head), X(before(u), m), Saved(u, m)],
+                        [Dx(m), Tmp(u, m), Grad(m_head, place)],
+                    ),
+                };
+                if acc {
+                    t.reads.extend(
+                        t.writes.iter().copied().filter(|r| matches!(r, Grad(..))).collect::<Vec<_>>(),
+                    );
+                    t.reads.push(Grad(u, place));
+                }
+                t.writes.push(Grad(u, place));
+                t
+            }
+            Action::Merge { u, place } => {
+                let into = Grad(u, plan::Place(place.0 - 1));
+                touch([into, Grad(u, place)], [into])
+            }
+            Action::Reduce { u } => touch([Grad(u, plan::Place(0))], [Grad(u, plan::Place(0))]),
+            Action::Send { what, .. } => touch([what], []),
+            Action::Recv { what, .. } => touch([], [what]),
+            Action::SumSquares { u } => touch([Grad(u, plan::Place(0)), Stats], [Stats]),
+            Action::ReduceStats => touch([Stats], [Stats]),
+            Action::GradNorm => touch([Stats, Count], [Norm]),
+            Action::Step { u } => {
+                touch([Grad(u, plan::Place(0)), Norm, Hyper, Opt(u), Param(u)], [Param(u), Opt(u)])
+            }
+            Action::Gather { u } => touch([Param(u)], [Param(u)]),
+        }
+    }
+
+    /// All members of the lane's group issue an equal action, or the other half of a pair.
+    pub fn matches(&self, rank: RankId, other: &Action, peer: RankId, plan: &Plan) -> bool {
+        match (*self, *other) {
+            (Action::Send { what, to }, Action::Recv { what: got, from })
+            | (Action::Recv { what: got, from }, Action::Send { what, to }) => {
+                let (sender, receiver) =
+                    if matches!(self, Action::Send { .. }) { (rank, peer) } else { (peer, rank) };
+                what == got && plan.mesh.stage(receiver) == to && plan.mesh.stage(sender) == from
+            }
+            (a, b) => a == b && !matches!(a, Action::Send { .. } | Action::Recv { .. }),
+        }
+    }
+}
+
+/// The unit whose output a unit takes in.
+fn before(u: Unit) -> Unit {
+    Unit(u.0 - 1)
+}

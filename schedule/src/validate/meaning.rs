@@ -1,0 +1,372 @@
+//! What one rank's program means: an abstract run that knows what every resource holds.
+use crate::{Action, text};
+use model::{Phase, Unit};
+use plan::{Micro, Place, Plan, RankId, Res, Stage, StepShape};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+/// What a gradient buffer holds: contributions in the order in which they were added, or a node of the tree.
+#[derive(Clone, PartialEq, Debug)]
+enum Sum {
+    Leaf(Vec<Part>),
+    Pair(Box<Sum>, Box<Sum>),
+}
+/// The gradient that one unit's backward gives for one micro-batch.
+type Part = (Unit, Micro);
+
+/// The first fault of a rank's actions, by name.
+pub fn check(plan: &Plan, rank: RankId, shape: StepShape, actions: &[Action]) -> Result<(), String> {
+    let stage = plan.mesh.stage(rank);
+    let units = plan.units(stage);
+    let (done, grads, dx) = (HashSet::new(), HashMap::new(), HashMap::new());
+    let mut state = State { plan, shape, stage, units, done, grads, dx, returned: HashSet::new() };
+    for (i, action) in actions.iter().enumerate() {
+        let fault = if state.done.contains(action) && !matches!(action, Action::Merge { .. }) {
+            Err("a second time in one step".to_string())
+        } else {
+            state.step(action)
+        };
+        fault.map_err(|e| format!("{}: {e}", text::place(plan, rank, i, action)))?;
+        state.done.insert(*action);
+    }
+    state.end().map_err(|e| format!("rank {}, end of the program: {e}", rank.0))
+}
+
+struct State<'a> {
+    plan: &'a Plan,
+    shape: StepShape,
+    stage: Stage,
+    units: Range<usize>,
+    done: HashSet<Action>,
+    grads: HashMap<(Unit, Place), Sum>,
+    /// The unit whose output the gradient of the residual stream belongs to.
+    dx: HashMap<Micro, Unit>,
+    /// Which backwards have been.
+    returned: HashSet<Part>,
+}
+
+impl State<'_> {
+    fn micros(&self) -> impl Iterator<Item = Micro> + use<> {
+        (0..self.shape.micros).map(Micro)
+    }
+    fn all_units(&self) -> impl DoubleEndedIterator<Item = Unit> + use<> {
+        self.units.clone().map(Unit)
+    }
+    fn trains(&self) -> bool {
+        self.shape.phase == Phase::Train
+    }
+    fn need(&self, action: Action) -> Result<(), String> {
+        if self.done.contains(&action) {
+            Ok(())
+        } else {
+            Err(format!("`{}` is missing before it", action.show(self.plan)))
+        }
+    }
+    fn own(&self, u: Unit) -> Result<(), String> {
+        if self.units.contains(&u.0) {
+            return Ok(());
+        }
+        Err(format!("{} belongs to another stage than {}", self.plan.model.kind(u).name(), self.stage.0))
+    }
+    fn known(&self, m: Micro) -> Result<(), String> {
+        let n = self.shape.micros;
+        if m.0 < n { Ok(()) } else { Err(format!("there is no micro-batch {}: this rank has {n}", m.0)) }
+    }
+    fn only_in_training(&self) -> Result<(), String> {
+        if self.trains() { Ok(()) } else { Err("only a training step has this".into()) }
+    }
+    fn only_with(&self, what: &str, holds: bool) -> Result<(), String> {
+        if holds { Ok(()) } else { Err(format!("this layout has no {what}")) }
+    }
+
+    /// Contributions to a unit's bucket by one micro-batch, in order.
+    fn parts(&self, u: Unit, m: Micro) -> Vec<Part> {
+        let head = self.plan.model.head();
+        let shared = u != head && u == self.plan.model.head_matrix_unit();
+        if shared { vec![(head, m), (u, m)] } else { vec![(u, m)] }
+    }
+
+    /// The promised sum of a unit's gradients: a balanced tree over leaves, each added up in increasing order.
+    fn promised(&self, u: Unit) -> Sum {
+        let leaf_of = |m: &Micro| self.plan.leaf(*m, self.shape);
+        let leaves = self.micros().map(|m| leaf_of(&m)).max().map_or(0, |l| l + 1);
+        let leaf =
+            |i| Sum::Leaf(self.micros().filter(|m| leaf_of(m) == i).flat_map(|m| self.parts(u, m)).collect());
+        fn tree(range: Range<usize>, leaf: &dyn Fn(usize) -> Sum) -> Sum {
+            if range.len() == 1 {
+                return leaf(range.start);
+            }
+            let mid = range.start + range.len().next_power_of_two() / 2;
+            Sum::Pair(Box::new(tree(range.start..mid, leaf)), Box::new(tree(mid..range.end, leaf)))
+        }
+        tree(0..leaves, &leaf)
+    }
+
+    fn step(&mut self, action: &Action) -> Result<(), String> {
+        if *action != Action::Begin {
+            self.need(Action::Begin)?;
+        }
+        let (data, world) = (self.plan.mesh.data, self.plan.mesh.world());
+        match *action {
+            Action::Begin => Ok(()),
+            Action::Load { m } => self.known(m),
+            Action::ReduceCount => {
+                self.only_with("data parallelism", data > 1)?;
+                self.micros().try_for_each(|m| self.need(Action::Load { m }))
+            }
+            Action::Forward { u, m } => self.forward(u, m),
+            Action::Backward { u, m, place, acc } => self.backward(u, m, place, acc),
+            Action::Merge { u, place } => self.merge(u, place),
+            Action::Reduce { u } => {
+                self.own(u)?;
+                self.only_with("data parallelism", data > 1)?;
+                self.complete(u)
+            }
+            Action::Send { what, to } => self.send(what, to),
+            Action::Recv { what, from } => self.recv(what, from),
+            Action::SumSquares { u } => {
+                self.own(u)?;
+                self.reduced(u)
+            }
+            Action::ReduceStats => {
+                self.only_with("other ranks", world > 1)?;
+                self.stats_complete()
+            }
+            Action::GradNorm => {
+                self.only_in_training()?;
+                if world > 1 { self.need(Action::ReduceStats) } else { self.stats_complete() }
+            }
+            Action::Step { u } => {
+                self.own(u)?;
+                self.need(Action::GradNorm)
+            }
+            Action::Gather { u } => {
+                self.only_with("optimizer shards", self.plan.mesh.shard_optimizer)?;
+                self.need(Action::Step { u })
+            }
+        }
+    }
+
+    fn forward(&self, u: Unit, m: Micro) -> Result<(), String> {
+        self.own(u)?;
+        self.need(Action::Load { m })?;
+        self.input_of(u, m)?;
+        if u == self.plan.model.head() && self.trains() {
+            // The gradient of the loss is divided by the labels of the whole step.
+            if self.plan.mesh.data > 1 {
+                self.need(Action::ReduceCount)?
+            }
+            self.micros().try_for_each(|m| self.need(Action::Load { m }))?;
+        }
+        self.before_the_step(u)
+    }
+
+    /// The residual stream before a unit.
+    fn input_of(&self, u: Unit, m: Micro) -> Result<(), String> {
+        if u.0 == 0 {
+            return Ok(());
+        }
+        let before = Unit(u.0 - 1);
+        if u.0 > self.units.start {
+            self.need(Action::Forward { u: before, m })
+        } else {
+            self.need(Action::Recv { what: Res::X(before, m), from: Stage(self.stage.0 - 1) })
+        }
+    }
+
+    fn before_the_step(&self, u: Unit) -> Result<(), String> {
+        if self.done.contains(&Action::Step { u }) {
+            Err("after the optimizer has changed these parameters".into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn backward(&mut self, u: Unit, m: Micro, place: Place, acc: bool) -> Result<(), String> {
+        self.only_in_training()?;
+        self.own(u)?;
+        self.need(Action::Forward { u, m })?;
+        self.before_the_step(u)?;
+        if u != self.plan.model.head() && self.dx.get(&m) != Some(&u) {
+            return Err(format!(
+                "the gradient of the output of {} is not there",
+                self.plan.model.kind(u).name()
+            ));
+        }
+        if !self.returned.insert((u, m)) {
+            return Err("a second time in one step".into());
+        }
+        let shared = self.plan.model.head_matrix_unit();
+        if u == self.plan.model.head() && shared != u {
+            self.add(shared, (u, m), place, acc)?;
+        }
+        self.add(u, (u, m), place, acc)?;
+        if u.0 > 0 {
+            self.dx.insert(m, Unit(u.0 - 1));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, bucket: Unit, part: Part, place: Place, acc: bool) -> Result<(), String> {
+        let (plan, shape) = (self.plan, self.shape);
+        match (self.grads.get_mut(&(bucket, place)), acc) {
+            (Some(_), false) => Err(format!("overwrites gradients in place {}", place.0)),
+            (None, true) => Err(format!("adds to place {}, which holds nothing", place.0)),
+            (None, false) => {
+                self.grads.insert((bucket, place), Sum::Leaf(vec![part]));
+                Ok(())
+            }
+            (Some(Sum::Pair(..)), true) => {
+                Err(format!("adds to place {}, which holds a merged sum", place.0))
+            }
+            (Some(Sum::Leaf(parts)), true) => {
+                let last = parts.last().expect("a leaf is not empty").1;
+                if plan.leaf(last, shape) != plan.leaf(part.1, shape) {
+                    return Err(format!(
+                        "micro-batches {} and {} belong to different leaves of the sum",
+                        last.0, part.1.0
+                    ));
+                }
+                if last > part.1 {
+                    return Err(format!(
+                        "micro-batch {} after {}: gradients are added in increasing order",
+                        part.1.0, last.0
+                    ));
+                }
+                parts.push(part);
+                Ok(())
+            }
+        }
+    }
+
+    fn merge(&mut self, u: Unit, place: Place) -> Result<(), String> {
+        self.own(u)?;
+        let into = Place(place.0 - 1);
+        let (Some(right), Some(left)) = (self.grads.remove(&(u, place)), self.grads.remove(&(u, into)))
+        else {
+            return Err(format!("places {} and {} do not both hold a sum", into.0, place.0));
+        };
+        self.grads.insert((u, into), Sum::Pair(Box::new(left), Box::new(right)));
+        Ok(())
+    }
+
+    /// All gradients of this rank are in place 0, added in the promised order.
+    fn complete(&self, u: Unit) -> Result<(), String> {
+        let seen: HashSet<Part> =
+            self.grads.iter().filter(|((v, _), _)| *v == u).flat_map(|(_, s)| flat(s)).collect();
+        let all = self.micros().flat_map(|m| self.parts(u, m));
+        let missing: Vec<String> = all
+            .filter(|p| !seen.contains(p))
+            .map(|(v, m)| format!("`backward {} {}`", self.plan.model.kind(v).name(), m.0))
+            .collect();
+        if !missing.is_empty() {
+            return Err(format!("{} is missing before it", missing.join(", ")));
+        }
+        if self.grads.get(&(u, Place(0))) != Some(&self.promised(u)) {
+            return Err(format!(
+                "the gradients of {} are not summed in the promised order (leaves in increasing order, then pairs); a merge is missing, early or swapped",
+                self.plan.model.kind(u).name()
+            ));
+        }
+        Ok(())
+    }
+
+    fn reduced(&self, u: Unit) -> Result<(), String> {
+        if self.plan.mesh.data > 1 { self.need(Action::Reduce { u }) } else { self.complete(u) }
+    }
+
+    fn stats_complete(&self) -> Result<(), String> {
+        if self.plan.mesh.is_last(self.stage) {
+            let u = self.plan.model.head();
+            self.micros().try_for_each(|m| self.need(Action::Forward { u, m }))?;
+        }
+        if self.trains() {
+            self.all_units().try_for_each(|u| self.need(Action::SumSquares { u }))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn send(&self, what: Res, to: Stage) -> Result<(), String> {
+        match what {
+            Res::X(u, m) => {
+                if u.0 + 1 != self.units.end || to.0 != self.stage.0 + 1 {
+                    return Err(format!(
+                        "stage {} hands only its last output to the next stage",
+                        self.stage.0
+                    ));
+                }
+                self.need(Action::Forward { u, m })
+            }
+            Res::Dx(m) => {
+                if to.0 + 1 != self.stage.0 {
+                    return Err("gradients go to the previous stage".into());
+                }
+                if self.dx.get(&m) == Some(&Unit(self.units.start - 1)) {
+                    return Ok(());
+                }
+                Err(format!("micro-batch {} has not come back through all units of the stage", m.0))
+            }
+            _ => Err("only x and dx travel between stages".into()),
+        }
+    }
+
+    fn recv(&mut self, what: Res, from: Stage) -> Result<(), String> {
+        match what {
+            Res::X(u, m) => {
+                self.known(m)?;
+                if self.stage.0 == 0 || u.0 + 1 != self.units.start || from.0 + 1 != self.stage.0 {
+                    return Err(format!(
+                        "stage {} takes in only the output before its first unit",
+                        self.stage.0
+                    ));
+                }
+                Ok(())
+            }
+            Res::Dx(m) => {
+                self.known(m)?;
+                if from.0 != self.stage.0 + 1 || self.plan.mesh.is_last(self.stage) {
+                    return Err("gradients come from the next stage".into());
+                }
+                self.dx.insert(m, Unit(self.units.end - 1));
+                Ok(())
+            }
+            _ => Err("only x and dx travel between stages".into()),
+        }
+    }
+
+    /// Nothing that a step has to do was left out.
+    fn end(&self) -> Result<(), String> {
+        let need = |a: Action| self.need(a).map_err(|_| format!("`{}` is missing", a.show(self.plan)));
+        for m in self.micros() {
+            self.all_units().try_for_each(|u| need(Action::Forward { u, m }))?;
+            if !self.plan.mesh.is_last(self.stage) {
+                need(Action::Send {
+                    what: Res::X(Unit(self.units.end - 1), m),
+                    to: Stage(self.stage.0 + 1),
+                })?;
+            }
+            if self.trains() && self.stage.0 > 0 {
+                need(Action::Send { what: Res::Dx(m), to: Stage(self.stage.0 - 1) })?;
+            }
+        }
+        if !self.trains() {
+            let shared = self.shape.phase == Phase::Eval && self.plan.mesh.world() > 1;
+            return if shared { need(Action::ReduceStats) } else { Ok(()) };
+        }
+        for u in self.all_units() {
+            need(Action::Step { u })?;
+            if self.plan.mesh.shard_optimizer {
+                need(Action::Gather { u })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn flat(sum: &Sum) -> Vec<Part> {
+    match sum {
+        Sum::Leaf(parts) => parts.clone(),
+        Sum::Pair(a, b) => [flat(a), flat(b)].concat(),
+    }
+}

@@ -1,0 +1,148 @@
+//! All ranks at once, without data: does every transfer find its partner, and does the world come to an end?
+//!
+//! Ranks issue transfers without blocking and stop only at derived waits. A transfer ends when all its members have issued
+//! it and all earlier ones on each member's lane have ended: in-order lanes, the strictest engine. Two steps are run,
+//! because waits reach into the step before.
+use crate::{Action, Program, text};
+use plan::{Lane, Plan, RankId};
+use std::collections::HashMap;
+
+const STEPS: usize = 2;
+
+/// One member's end of a lane: what it has issued (clock of the rank, action), and how much of it has ended.
+#[derive(Default)]
+struct End {
+    issued: Vec<(usize, Action)>,
+    ended: usize,
+}
+
+struct World<'a> {
+    plan: &'a Plan,
+    programs: &'a [Program],
+    clock: Vec<usize>,
+    ends: HashMap<(Lane, RankId), End>,
+}
+
+pub fn check(plan: &Plan, programs: &[Program]) -> Result<(), String> {
+    let ranks = programs.len();
+    let mut w = World { plan, programs, clock: vec![0; ranks], ends: HashMap::new() };
+    loop {
+        let mut moved = false;
+        for r in 0..ranks {
+            while w.clock[r] < STEPS * programs[r].actions.len() && w.blocked_on(r).is_empty() {
+                w.issue(r);
+                moved = true;
+            }
+        }
+        for r in 0..ranks {
+            for lane in [Lane::Gather, Lane::Reduce, Lane::Down, Lane::Up, Lane::World] {
+                while w.end_one(RankId(r), lane)? {
+                    moved = true;
+                }
+            }
+        }
+        if !moved {
+            return w.verdict();
+        }
+    }
+}
+
+impl World<'_> {
+    fn action(&self, r: usize) -> (usize, usize, Action) {
+        let n = self.programs[r].actions.len();
+        let i = self.clock[r] % n;
+        (self.clock[r] / n, i, self.programs[r].actions[i])
+    }
+
+    /// Transfers that the rank's next action waits for and that have not ended.
+    fn blocked_on(&self, r: usize) -> Vec<Action> {
+        let (step, i, _) = self.action(r);
+        let n = self.programs[r].actions.len();
+        let open = |&&j: &&usize| {
+            if j >= i && step == 0 {
+                return false; // of the step before the first
+            }
+            let clock = if j < i { step * n + j } else { (step - 1) * n + j };
+            let lane = self.programs[r].actions[j].lane();
+            let end = &self.ends[&(lane, RankId(r))];
+            end.issued[end.ended..].iter().any(|(c, _)| *c == clock)
+        };
+        let waits = &self.programs[r].waits[i].tickets;
+        waits.iter().filter(open).map(|&j| self.programs[r].actions[j]).collect()
+    }
+
+    fn issue(&mut self, r: usize) {
+        let (_, _, action) = self.action(r);
+        if action.lane() != Lane::Compute {
+            self.ends.entry((action.lane(), RankId(r))).or_default().issued.push((self.clock[r], action));
+        }
+        self.clock[r] += 1;
+    }
+
+    fn next(&self, rank: RankId, lane: Lane) -> Option<Action> {
+        let end = self.ends.get(&(lane, rank))?;
+        end.issued.get(end.ended).map(|(_, a)| *a)
+    }
+
+    /// Ends the transfer at the head of a lane if all its members are there.
+    fn end_one(&mut self, rank: RankId, lane: Lane) -> Result<bool, String> {
+        let Some(action) = self.next(rank, lane) else { return Ok(false) };
+        let group = self.plan.mesh.group(rank, lane);
+        let members: Vec<RankId> = match action {
+            Action::Send { to: peer, .. } | Action::Recv { from: peer, .. } => {
+                group.into_iter().filter(|r| *r == rank || self.plan.mesh.stage(*r) == peer).collect()
+            }
+            _ => group,
+        };
+        for &peer in members.iter().filter(|p| **p != rank) {
+            let Some(other) = self.next(peer, lane) else { return Ok(false) };
+            let for_someone_else = match other {
+                Action::Send { to: s, .. } | Action::Recv { from: s, .. } => s != self.plan.mesh.stage(rank),
+                _ => false,
+            };
+            if for_someone_else {
+                return Ok(false);
+            }
+            if !action.matches(rank, &other, peer, self.plan) {
+                return Err(format!(
+                    "order: on the {lane:?} lane rank {} comes to `{}` while rank {} comes to `{}`",
+                    rank.0,
+                    action.show(self.plan),
+                    peer.0,
+                    other.show(self.plan)
+                ));
+            }
+        }
+        for peer in members {
+            self.ends.get_mut(&(lane, peer)).expect("it has a next action").ended += 1;
+        }
+        Ok(true)
+    }
+
+    /// Nothing moves any more: is everything done?
+    fn verdict(&self) -> Result<(), String> {
+        let finished = |r: usize| self.clock[r] == STEPS * self.programs[r].actions.len();
+        let stuck: Vec<String> = (0..self.programs.len())
+            .filter(|r| !finished(*r))
+            .map(|r| {
+                let (_, i, action) = self.action(r);
+                let waits: Vec<String> =
+                    self.blocked_on(r).iter().map(|a| format!("`{}`", a.show(self.plan))).collect();
+                format!("{} waits for {}", text::place(self.plan, RankId(r), i, &action), waits.join(", "))
+            })
+            .collect();
+        if !stuck.is_empty() {
+            return Err(format!("deadlock: {}", stuck.join("; ")));
+        }
+        let open =
+            self.ends.iter().find_map(|((lane, r), e)| e.issued.get(e.ended).map(|(_, a)| (*lane, *r, *a)));
+        match open {
+            None => Ok(()),
+            Some((lane, rank, action)) => Err(format!(
+                "on the {lane:?} lane `{}` of rank {} finds no partner",
+                action.show(self.plan),
+                rank.0
+            )),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Programs of many layouts: printed, read back, proved, and refused when an action is dropped, doubled or swapped.
+use backend::{DType, Heads};
+use expect_test::{Expect, expect};
+use model::{Decoder, Family, Phase, Rope};
+use plan::{Mesh, PipelineSchedule, Plan, RankId, Stage, StepShape};
+use schedule::{Action, Program, RankPrograms, lower, pipeline, text, validate::check_world};
+
+fn plan(data: usize, pipeline: usize, leaves: usize, tied: bool) -> Plan {
+    let model = Decoder {
+        family: Family::Llama,
+        vocab: 11,
+        hidden: 4,
+        layers: 4,
+        heads: Heads { n: 2, kv: 1, dim: 2 },
+        ffn: 6,
+        norm_eps: 1e-5,
+        rope: Rope { theta: 1e4, scaling: None },
+        tied,
+        max_positions: 8,
+        init_std: 0.02,
+    };
+    let mesh = Mesh { data, pipeline, shard_optimizer: data > 1 };
+    Plan { model, mesh, dtype: DType::F32, positions: 8, leaves }
+}
+
+fn shape(micros: usize) -> StepShape {
+    StepShape { phase: Phase::Train, t: 8, micros }
+}
+
+fn actions(p: &Plan, s: StepShape, policy: PipelineSchedule) -> Vec<Vec<Action>> {
+    p.mesh.ranks().map(|r| lower(p, r, s, policy)).collect()
+}
+
+fn prove(p: &Plan, s: StepShape, actions: &[Vec<Action>]) -> Result<(), String> {
+    let program = |(r, a): (usize, &Vec<Action>)| {
+        RankPrograms::from_actions(p, RankId(r), vec![(s, a.clone())]).map(|mut p| p.programs.remove(0))
+    };
+    let programs: Vec<Program> = actions.iter().enumerate().map(program).collect::<Result<_, _>>()?;
+    check_world(p, &programs)
+}
+
+/// (data, pipeline, micro-batches a rank, leaves, tied)
+const LAYOUTS: [(usize, usize, usize, usize, bool); 14] = [
+    (1, 1, 1, 0, false),
+    (1, 1, 4, 0, true),
+    (1, 1, 8, 8, false),
+    (1, 1, 8, 4, true),
+    (2, 1, 1, 0, false),
+    (2, 1, 4, 8, false),
+    (2, 1, 4, 4, true),
+    (4, 1, 2, 4, false),
+    (1, 2, 1, 0, false),
+    (1, 2, 5, 0, false),
+    (1, 4, 2, 0, false),
+    (1, 3, 4, 4, false),
+    (2, 2, 4, 8, false),
+    (3, 2, 2, 0, false),
+];
+
+#[test]
+fn what_is_lowered_is_valid() {
+    for (data, stages, micros, leaves, tied) in LAYOUTS {
+        for policy in [PipelineSchedule::GPipe, PipelineSchedule::OneFOneB] {
+            let p = plan(data, stages, leaves, tied);
+            let s = shape(micros);
+            let all = actions(&p, s, policy);
+            prove(&p, s, &all)
+                .unwrap_or_else(|e| panic!("data {data} pipeline {stages} micros {micros}: {e}"));
+            assert_eq!(text::parse(&text::print(&p, &all), &p).unwrap(), all, "printed and read back");
+            let eval = StepShape { phase: Phase::Eval, ..s };
+            prove(&p, eval, &actions(&p, eval, policy)).unwrap();
+        }
+    }
+    let p = plan(1, 1, 0, true);
+    for phase in [Phase::Prefill, Phase::Decode] {
+        let s = StepShape { phase, t: 3, micros: 1 };
+        prove(&p, s, &actions(&p, s, PipelineSchedule::OneFOneB)).unwrap();
+    }
+}
+
+/// Every action of a step matters: leaving it out is refused by its name or that of the action that misses it.
+#[test]
+fn a_dropped_action_is_refused_by_name() {
+    for (data, stages, micros, leaves, tied) in LAYOUTS {
+        let (p, s) = (plan(data, stages, leaves, tied), shape(micros));
+        let all = actions(&p, s, PipelineSchedule::OneFOneB);
+        for (rank, program) in all.iter().enumerate() {
+            for i in 0..program.len() {
+                let mut bad = all.clone();
+                let dropped = bad[rank].remove(i).show(&p);
+                let error = prove(&p, s, &bad).expect_err(&format!("without `{dropped}`"));
+                assert!(error.contains(&format!("rank {rank}")), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_doubled_action_is_refused_by_name() {
+    for (data, stages, micros, leaves, tied) in LAYOUTS {
+        let (p, s) = (plan(data, stages, leaves, tied), shape(micros));
+        let all = actions(&p, s, PipelineSchedule::OneFOneB);
+        for (rank, program) in all.iter().enumerate() {
+            for i in 0..program.len() {
+                let mut bad = all.clone();
+                bad[rank].insert(i + 1, program[i]);
+                let error = prove(&p, s, &bad).expect_err(&format!("`{}` twice", program[i].show(&p)));
+                assert!(error.contains(&format!("rank {rank}, action {}", i + 1)), "{error}");
+            }
+        }
+    }
+}
+
+/// One edit, one message.
+#[test]
+fn faults_are_named() {
+    let p = plan(2, 2, 0, false);
+    let s = shape(2);
+    let all = actions(&p, s, PipelineSchedule::OneFOneB);
+    let check = |rank: usize, edit: &dyn Fn(&mut Vec<Action>), want: Expect| {
+        let mut bad = all.clone();
+        edit(&mut bad[rank]);
+        want.assert_eq(&prove(&p, s, &bad).unwrap_err());
+    };
+    let find = |program: &[Action], line: &str| {
+        program.iter().position(|a| a.show(&p) == line).unwrap_or_else(|| panic!("no `{line}`"))
+    };
+    let drop = |line: &'static str| {
+        move |a: &mut Vec<Action>| {
+            let at = find(a, line);
+            a.remove(at);
+        }
+    };
+    let swap = |x: &'static str, y: &'static str| {
+        move |a: &mut Vec<Action>| {
+            let (i, j) = (find(a, x), find(a, y));
+            a.swap(i, j);
+        }
+    };
+    check(
+        0,
+        &drop("reduce attn.1"),
+        expect!["rank 0, action 35 (`sum_squares attn.1`): `reduce attn.1` is missing before it"],
+    );
+    check(
+        0,
+        &drop("forward mlp.0 1"),
+        expect!["rank 0, action 13 (`forward attn.1 1`): `forward mlp.0 1` is missing before it"],
+    );
+    check(
+        0,
+        &drop("send x mlp.1 0 to 1"),
+        expect![[r#"rank 0, end of the program: `send x mlp.1 0 to 1` is missing"#]],
+    );
+    check(
+        2,
+        &drop("grad_norm"),
+        expect!["rank 2, action 39 (`step attn.2`): `grad_norm` is missing before it"],
+    );
+    check(
+        1,
+        &swap("reduce attn.1", "reduce mlp.1"),
+        expect!["rank 1, action 24 (`reduce attn.1`): `backward attn.1 1` is missing before it"],
+    );
+    check(
+        1,
+        &swap("gather attn.1", "gather mlp.1"),
+        expect!["rank 1, action 47 (`gather mlp.1`): `step mlp.1` is missing before it"],
+    );
+    check(
+        3,
+        &swap("backward head 0 -> grad 0", "backward head 1 +> grad 0"),
+        expect![
+            "rank 3: action 11 (`backward head 1 +> grad 0`) reads `x mlp.3 1`, which nothing wrote before"
+        ],
+    );
+}
+
+/// Two orders that each rank alone could accept, but not together.
+#[test]
+fn orders_that_do_not_meet_are_refused() {
+    let p = plan(2, 1, 0, false);
+    let s = shape(1);
+    let mut all = actions(&p, s, PipelineSchedule::OneFOneB);
+    // Both gathers after both steps on rank 1, in the other order.
+    let show = |a: &Action| a.show(&p);
+    let at = |lines: &[Action], line: &str| lines.iter().position(|a| show(a) == line).unwrap();
+    let gather = at(&all[1], "gather embed");
+    let action = all[1].remove(gather);
+    let behind = at(&all[1], "gather attn.0");
+    all[1].insert(behind + 1, action);
+    let error = prove(&p, s, &all).unwrap_err();
+    expect!["order: on the Gather lane rank 0 comes to `gather embed` while rank 1 comes to `gather attn.0`"]
+        .assert_eq(&error);
+}
+
+#[test]
+fn pipeline_orders() {
+    let check = |policy, stages, micros, want: Expect| {
+        let line = |s| {
+            let passes = pipeline::order(policy, Stage(s), stages, micros);
+            passes.iter().map(|a| a.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        want.assert_eq(&(0..stages).map(line).collect::<Vec<_>>().join("\n"));
+    };
+    check(
+        PipelineSchedule::OneFOneB,
+        3,
+        4,
+        expect![[r#"
+        0F0 0F1 0F2 0B0 0F3 0B1 0B2 0B3
+        1F0 1F1 1B0 1F2 1B1 1F3 1B2 1B3
+        2F0 2B0 2F1 2B1 2F2 2B2 2F3 2B3"#]],
+    );
+    check(
+        PipelineSchedule::OneFOneB,
+        3,
+        1,
+        expect![[r#"
+        0F0 0B0
+        1F0 1B0
+        2F0 2B0"#]],
+    );
+    check(
+        PipelineSchedule::GPipe,
+        2,
+        3,
+        expect![[r#"
+        0F0 0F1 0F2 0B0 0B1 0B2
+        1F0 1F1 1F2 1B0 1B1 1B2"#]],
+    );
+}
+
+/// The program a newcomer sees first.
+#[test]
+fn a_small_program_reads_like_this() {
+    let mut p = plan(2, 1, 0, false);
+    p.model.layers = 1;
+    let all = actions(&p, shape(2), PipelineSchedule::OneFOneB);
+    assert_eq!(all[0], all[1], "ranks of a data-parallel group have equal programs");
+    expect![[r#"
+        begin
+        load 0
+        load 1
+        reduce_count
+        forward embed 0
+        forward attn.0 0
+        forward mlp.0 0
+        forward head 0
+        backward head 0 -> grad 0
+        backward mlp.0 0 -> grad 0
+        backward attn.0 0 -> grad 0
+        backward embed 0 -> grad 0
+        forward embed 1
+        forward attn.0 1
+        forward mlp.0 1
+        forward head 1
+        backward head 1 +> grad 0
+        reduce head
+        backward mlp.0 1 +> grad 0
+        reduce mlp.0
+        backward attn.0 1 +> grad 0
+        reduce attn.0
+        backward embed 1 +> grad 0
+        reduce embed
+        sum_squares embed
+        sum_squares attn.0
+        sum_squares mlp.0
+        sum_squares head
+        reduce_stats
+        grad_norm
+        step embed
+        gather embed
+        step attn.0
+        gather attn.0
+        step mlp.0
+        gather mlp.0
+        step head
+        gather head"#]]
+    .assert_eq(&all[0].iter().map(|a| a.show(&p)).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn bad_text_is_refused_with_its_line() {
+    let p = plan(1, 1, 0, false);
+    let check = |text: &str, want: Expect| want.assert_eq(&text::parse(text, &p).unwrap_err());
+    check("begin", expect!["line 1: an action before the first `rank 0`"]);
+    check("rank 1", expect!["line 1: `rank 1`: ranks come in order; expected `rank 0`"]);
+    check(
+        "rank 0\nforward attn.9 0",
+        expect![
+            "line 2: `attn.9` is not a unit of this model; units: embed, attn.N, mlp.N (N below 4), head"
+        ],
+    );
+    check(
+        "rank 0\n# well\n\nforwards attn.1 0",
+        expect![
+            "line 4: `forwards attn.1 0` is not an action; `internevo schedule` prints the ones there are"
+        ],
+    );
+    check("rank 0\nload x", expect!["line 2: `x` is not a number"]);
+    check("rank 0\nmerge embed 0", expect!["line 2: place 0 cannot be merged: it holds the sum"]);
+    check("rank 0\nbegin\nrank 1", expect!["the file has programs for 2 ranks, the run has 1"]);
+}
+
+/// The planner comes close to the bound that no plan can beat, and the depth of the pipeline bounds it, not the number of
+/// micro-batches.
+#[test]
+fn planned_memory_is_tight() {
+    let act = |stages: usize, micros: usize, policy| {
+        let p = plan(1, stages, 0, false);
+        let programs = RankPrograms::new(&p, RankId(0), &[shape(micros)], policy);
+        let m = &programs.programs[0].memory;
+        assert!(m.act as f64 <= 1.1 * m.live as f64, "{} bytes for {} alive", m.act, m.live);
+        m.act
+    };
+    let slack = 16 * 64; // the inputs of a micro-batch are loaded at the start
+    assert!(act(1, 16, PipelineSchedule::OneFOneB) < act(1, 1, PipelineSchedule::OneFOneB) + 16 * slack);
+    assert!(act(2, 16, PipelineSchedule::OneFOneB) < act(2, 16, PipelineSchedule::GPipe) / 3);
+}
