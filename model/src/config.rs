@@ -96,9 +96,7 @@ impl ModelConfig {
             ("intermediate_size", self.intermediate_size),
         ];
         for (key, _) in needed.iter().filter(|(_, n)| n.is_none()) {
-            out.push(format!(
-                "model.{key} is missing; give it, or model.init_from = \"DIR\" of a Hugging Face model"
-            ));
+            out.push(format!("model.{key} is missing; give it, or model.init_from = \"DIR\" of a Hugging Face model"));
         }
         if let (Some(d), Some(n), None) = (self.hidden_size, self.num_attention_heads, self.head_dim)
             && n > 0

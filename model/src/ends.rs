@@ -10,13 +10,7 @@ pub fn embedding_forward(dev: &mut dyn Backend, mb: &MicroBatch, w: View, y: Vie
 
 /// dx (T, D) -> dw (V, D)
 pub fn embedding_backward(dev: &mut dyn Backend, mb: &MicroBatch, dw: GradTo, dx: View) {
-    dev.run(Op::EmbeddingBackward {
-        ids: mb.inputs.ids,
-        dy: dx,
-        dw: dw.view,
-        d: mb.model.hidden,
-        acc: dw.acc,
-    });
+    dev.run(Op::EmbeddingBackward { ids: mb.inputs.ids, dy: dx, dw: dw.view, d: mb.model.hidden, acc: dw.acc });
 }
 
 /// Rows that reach the head: all tokens, or in cached phases the one whose logits are wanted.

@@ -9,12 +9,7 @@ pub enum Scaling {
     /// Positions divided by `factor` (Chen et al. 2023).
     Linear { factor: f64 },
     /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a linear blend between.
-    Llama3 {
-        factor: f64,
-        low_freq_factor: f64,
-        high_freq_factor: f64,
-        original_max_position_embeddings: usize,
-    },
+    Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_max_position_embeddings: usize },
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -34,12 +29,7 @@ impl Rope {
         match self.scaling {
             None => frequency,
             Some(Scaling::Linear { factor }) => frequency / factor,
-            Some(Scaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            }) => {
+            Some(Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }) => {
                 let turns = original_max_position_embeddings as f64 * frequency / TAU;
                 let keep = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
                 let keep = keep.clamp(0.0, 1.0);

@@ -73,11 +73,7 @@ mod tests {
             let alone = Bucket::new(len, 1);
             for shards in [1, 2, 3, 4, 8] {
                 let b = Bucket::new(len, shards);
-                assert_eq!(
-                    (b.chunk, b.chunks()),
-                    (alone.chunk, alone.chunks()),
-                    "the grid does not know about shards"
-                );
+                assert_eq!((b.chunk, b.chunks()), (alone.chunk, alone.chunks()), "the grid does not know about shards");
                 assert!((0..shards).all(|i| b.shard(i).len().is_multiple_of(b.chunk)));
                 assert_eq!((0..shards).map(|i| b.filled(i).len()).sum::<usize>(), len);
             }

@@ -96,9 +96,7 @@ impl ParallelConfig {
             if size == 0 {
                 problems.push(format!("parallel.{axis}.size = 0: must be at least 1; 1 means off"));
             } else if axis != "pipeline" && size > 1 {
-                problems.push(format!(
-                    "parallel.{axis}.size = {size}: {axis} parallelism is not supported yet; use 1"
-                ));
+                problems.push(format!("parallel.{axis}.size = {size}: {axis} parallelism is not supported yet; use 1"));
             }
         }
         let pipeline = self.pipeline.size.max(1);
@@ -112,8 +110,7 @@ impl ParallelConfig {
         }
         let data = world / pipeline;
         if self.zero.stage > 1 {
-            problems
-                .push(format!("parallel.zero.stage = {}: not supported yet; use 0 or 1", self.zero.stage));
+            problems.push(format!("parallel.zero.stage = {}: not supported yet; use 0 or 1", self.zero.stage));
         }
         if self.zero.size != -1 && self.zero.size != data as isize {
             problems.push(format!(

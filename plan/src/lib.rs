@@ -9,9 +9,7 @@ mod mesh;
 mod res;
 
 pub use bucket::{Bucket, DecayRun};
-pub use config::{
-    ParallelConfig, PipelineConfig, PipelineSchedule, SizeConfig, TensorConfig, TensorMode, ZeroConfig,
-};
+pub use config::{ParallelConfig, PipelineConfig, PipelineSchedule, SizeConfig, TensorConfig, TensorMode, ZeroConfig};
 pub use memory::{Life, Memory, Persistent};
 pub use mesh::{LANES, Lane, Mesh, RankId, Stage};
 pub use res::{Micro, Place, Res, Size};
@@ -97,18 +95,14 @@ impl Plan {
         }
         if stages > 1 && self.model.tied {
             out.push(
-                "parallel.pipeline.size > 1 with tied embeddings is not supported yet; use data parallelism"
-                    .into(),
+                "parallel.pipeline.size > 1 with tied embeddings is not supported yet; use data parallelism".into(),
             );
         }
         let n = self.leaves;
         if n > 0 {
             let global = micro_batches * data;
             if !n.is_power_of_two() {
-                out.push(format!(
-                    "train.reproducible = {n} is not a power of two; try {}",
-                    n.next_power_of_two()
-                ));
+                out.push(format!("train.reproducible = {n} is not a power of two; try {}", n.next_power_of_two()));
             } else if !global.is_multiple_of(n) {
                 out.push(format!(
                     "train.reproducible = {n} does not divide the {global} micro-batches of a step (train.micro_batches = {micro_batches} x {data} data-parallel ranks)"

@@ -70,13 +70,7 @@ struct Slot {
 }
 
 impl Memory {
-    pub fn new(
-        plan: &Plan,
-        rank: RankId,
-        shape: StepShape,
-        persistent: &Persistent,
-        lives: &[Life],
-    ) -> Memory {
+    pub fn new(plan: &Plan, rank: RankId, shape: StepShape, persistent: &Persistent, lives: &[Life]) -> Memory {
         let bytes = |res| {
             let size = plan.size(res, rank, shape);
             assert!(size.region == Region::Act, "{res:?} is persistent");
@@ -147,20 +141,16 @@ fn take_turns(lives: &[Life], bytes: impl Fn(Res) -> usize) -> Vec<Slot> {
         lives.sort_by_key(|l| (l.first, l.res));
         let first_slot = out.len();
         for life in lives {
-            let free =
-                out[first_slot..].iter_mut().find(|s: &&mut Slot| s.lives.last().unwrap().1 < life.first);
+            let free = out[first_slot..].iter_mut().find(|s: &&mut Slot| s.lives.last().unwrap().1 < life.first);
             let at = (life.first, life.last);
             match free {
                 Some(slot) => {
                     slot.lives.push(at);
                     slot.resources.push(life.res);
                 }
-                None => out.push(Slot {
-                    bytes: bytes(life.res),
-                    offset: 0,
-                    lives: vec![at],
-                    resources: vec![life.res],
-                }),
+                None => {
+                    out.push(Slot { bytes: bytes(life.res), offset: 0, lives: vec![at], resources: vec![life.res] })
+                }
             }
         }
     }
@@ -174,14 +164,10 @@ fn lay_out(mut slots: Vec<Slot>) -> Vec<Slot> {
     for i in 0..slots.len() {
         let (placed, rest) = slots.split_at_mut(i);
         let slot = &mut rest[0];
-        let mut busy: Vec<(usize, usize)> = placed
-            .iter()
-            .filter(|p| meet(&p.lives, &slot.lives))
-            .map(|p| (p.offset, p.offset + p.bytes))
-            .collect();
+        let mut busy: Vec<(usize, usize)> =
+            placed.iter().filter(|p| meet(&p.lives, &slot.lives)).map(|p| (p.offset, p.offset + p.bytes)).collect();
         busy.sort_unstable();
-        slot.offset =
-            busy.iter().fold(0, |at, &(from, to)| if at + slot.bytes <= from { at } else { at.max(to) });
+        slot.offset = busy.iter().fold(0, |at, &(from, to)| if at + slot.bytes <= from { at } else { at.max(to) });
     }
     slots
 }

@@ -9,67 +9,38 @@ pub enum Action {
     /// Learning rate in, sums to zero.
     Begin,
     /// A micro-batch in; its labels are counted.
-    Load {
-        m: Micro,
-    },
+    Load { m: Micro },
     /// Labels are summed over data parallelism: the loss is a mean over the global batch.
     ReduceCount,
-    Forward {
-        u: Unit,
-        m: Micro,
-    },
+    /// One unit, one micro-batch.
+    Forward { u: Unit, m: Micro },
     /// Gradients of the unit go to a place; `acc` adds them to what is there.
-    Backward {
-        u: Unit,
-        m: Micro,
-        place: Place,
-        acc: bool,
-    },
+    Backward { u: Unit, m: Micro, place: Place, acc: bool },
     /// The place before += this one: a node of the tree of sums.
-    Merge {
-        u: Unit,
-        place: Place,
-    },
+    Merge { u: Unit, place: Place },
     /// Gradients are summed over data parallelism, each rank its shard.
-    Reduce {
-        u: Unit,
-    },
-    /// `what` is `Res::X` or `Res::Dx`.
-    Send {
-        what: Res,
-        to: Stage,
-    },
-    Recv {
-        what: Res,
-        from: Stage,
-    },
+    Reduce { u: Unit },
+    /// To another stage: `what` is `Res::X` or `Res::Dx`.
+    Send { what: Res, to: Stage },
+    /// The other half of a `Send`.
+    Recv { what: Res, from: Stage },
     /// Of the gradient shard, for the norm.
-    SumSquares {
-        u: Unit,
-    },
+    SumSquares { u: Unit },
     /// Losses and sums of squares are gathered over the world.
     ReduceStats,
     /// Norm, clipping factor, and whether the step is taken.
     GradNorm,
     /// The optimizer on this rank's shard.
-    Step {
-        u: Unit,
-    },
+    Step { u: Unit },
     /// Stepped shards become whole parameters again.
-    Gather {
-        u: Unit,
-    },
+    Gather { u: Unit },
+    /// A planned resource is dead: NaN over its bytes, to prove that nobody reads them any more.
+    Poison { res: Res },
 }
 
 impl Action {
     pub fn lane(&self) -> Lane {
         match self {
-            Action::Begin | Action::Load { .. } | Action::Forward { .. } | Action::Backward { .. } => {
-                Lane::Compute
-            }
-            Action::Merge { .. } | Action::SumSquares { .. } | Action::GradNorm | Action::Step { .. } => {
-                Lane::Compute
-            }
             Action::ReduceCount | Action::Reduce { .. } => Lane::Reduce,
             Action::Gather { .. } => Lane::Gather,
             Action::ReduceStats => Lane::World,
@@ -77,6 +48,9 @@ impl Action {
                 Res::X(..) => Lane::Down,
                 _ => Lane::Up,
             },
+            Action::Begin | Action::Load { .. } | Action::Forward { .. } | Action::Backward { .. } => Lane::Compute,
+            Action::Merge { .. } | Action::SumSquares { .. } | Action::GradNorm => Lane::Compute,
+            Action::Step { .. } | Action::Poison { .. } => Lane::Compute,
         }
     }
 }

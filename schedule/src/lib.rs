@@ -6,6 +6,7 @@
 //! the program computes the step and ends ([`validate`]). A program can be printed, edited and read back ([`text`]).
 mod action;
 mod lower;
+pub mod passes;
 pub mod pipeline;
 mod program;
 pub mod text;

@@ -37,12 +37,8 @@ fn receive(plan: &Plan, pass: &StageAction) -> Option<Action> {
     let (Stage(s), m) = (pass.stage, pass.micro);
     let units = plan.units(pass.stage);
     match pass.pass {
-        Pass::Forward if s > 0 => {
-            Some(Action::Recv { what: Res::X(Unit(units.start - 1), m), from: Stage(s - 1) })
-        }
-        Pass::Backward if !plan.mesh.is_last(pass.stage) => {
-            Some(Action::Recv { what: Res::Dx(m), from: Stage(s + 1) })
-        }
+        Pass::Forward if s > 0 => Some(Action::Recv { what: Res::X(Unit(units.start - 1), m), from: Stage(s - 1) }),
+        Pass::Backward if !plan.mesh.is_last(pass.stage) => Some(Action::Recv { what: Res::Dx(m), from: Stage(s + 1) }),
         Pass::Forward | Pass::Backward => None,
     }
 }

@@ -13,13 +13,7 @@ pub struct Program {
 }
 
 impl Program {
-    fn new(
-        plan: &Plan,
-        rank: RankId,
-        shape: StepShape,
-        actions: Vec<Action>,
-        persistent: &Persistent,
-    ) -> Program {
+    fn new(plan: &Plan, rank: RankId, shape: StepShape, actions: Vec<Action>, persistent: &Persistent) -> Program {
         let touches: Vec<Touch> = actions.iter().map(|a| a.touch(plan, shape)).collect();
         let memory = Memory::new(plan, rank, shape, persistent, &lives(&actions, &touches));
         let waits = waits::derive(&actions, &touches, &memory);
@@ -34,9 +28,8 @@ fn lives(actions: &[Action], touches: &[Touch]) -> Vec<Life> {
         // A transfer holds on a little longer, so that reuse of its bytes does not force an early wait.
         let last = if actions[i].lane() == Lane::Compute { i } else { (i + 2).min(actions.len() - 1) };
         for res in touch.reads.iter().filter(|r| !r.is_persistent()) {
-            let life = lives
-                .get_mut(res)
-                .unwrap_or_else(|| panic!("{:?} reads {res:?} before it is written", actions[i]));
+            let life =
+                lives.get_mut(res).unwrap_or_else(|| panic!("{:?} reads {res:?} before it is written", actions[i]));
             life.last = life.last.max(last);
         }
         for &res in touch.writes.iter().filter(|r| !r.is_persistent()) {
@@ -75,8 +68,7 @@ impl RankPrograms {
             (*shape, all.collect::<BTreeSet<Res>>())
         };
         let persistent = Persistent::new(plan, rank, &actions.iter().map(touched).collect::<Vec<_>>());
-        let programs =
-            actions.into_iter().map(|(shape, a)| Program::new(plan, rank, shape, a, &persistent)).collect();
+        let programs = actions.into_iter().map(|(shape, a)| Program::new(plan, rank, shape, a, &persistent)).collect();
         Ok(RankPrograms { persistent, programs })
     }
 

@@ -31,20 +31,13 @@ impl Action {
             Action::GradNorm => "grad_norm".into(),
             Action::Step { u } => format!("step {}", unit(u)),
             Action::Gather { u } => format!("gather {}", unit(u)),
+            Action::Poison { res } => format!("poison {}", plan.show(res)),
         }
     }
 
     pub fn parse(line: &str, plan: &Plan) -> Result<Action, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let unit = |s: &str| {
-            plan.model.unit_named(s).ok_or_else(|| {
-                format!(
-                    "`{s}` is not a unit of this model; units: embed, attn.N, mlp.N (N below {}), head",
-                    plan.model.layers
-                )
-            })
-        };
-        let number = |s: &str| s.parse::<usize>().map_err(|_| format!("`{s}` is not a number"));
+        let unit = |s: &str| parse_unit(s, plan);
         let micro = |s: &str| number(s).map(Micro);
         Ok(match words[..] {
             ["begin"] => Action::Begin,
@@ -59,28 +52,45 @@ impl Action {
                 p => Action::Merge { u: unit(u)?, place: Place(p) },
             },
             ["reduce", u] => Action::Reduce { u: unit(u)? },
-            ["send", "x", u, m, "to", s] => {
-                Action::Send { what: Res::X(unit(u)?, micro(m)?), to: Stage(number(s)?) }
+            ["send", ref what @ .., "to", s] => Action::Send { what: parse_res(what, plan)?, to: Stage(number(s)?) },
+            ["recv", ref what @ .., "from", s] => {
+                Action::Recv { what: parse_res(what, plan)?, from: Stage(number(s)?) }
             }
-            ["send", "dx", m, "to", s] => Action::Send { what: Res::Dx(micro(m)?), to: Stage(number(s)?) },
-            ["recv", "x", u, m, "from", s] => {
-                Action::Recv { what: Res::X(unit(u)?, micro(m)?), from: Stage(number(s)?) }
-            }
-            ["recv", "dx", m, "from", s] => {
-                Action::Recv { what: Res::Dx(micro(m)?), from: Stage(number(s)?) }
-            }
+            ["poison", ref res @ ..] => Action::Poison { res: parse_res(res, plan)? },
             ["sum_squares", u] => Action::SumSquares { u: unit(u)? },
             ["reduce_stats"] => Action::ReduceStats,
             ["grad_norm"] => Action::GradNorm,
             ["step", u] => Action::Step { u: unit(u)? },
             ["gather", u] => Action::Gather { u: unit(u)? },
             _ => {
-                return Err(format!(
-                    "`{line}` is not an action; `internevo schedule` prints the ones there are"
-                ));
+                return Err(format!("`{line}` is not an action; `internevo schedule` prints the ones there are"));
             }
         })
     }
+}
+
+fn number(s: &str) -> Result<usize, String> {
+    s.parse().map_err(|_| format!("`{s}` is not a number"))
+}
+
+fn parse_unit(s: &str, plan: &Plan) -> Result<Unit, String> {
+    plan.model.unit_named(s).ok_or_else(|| {
+        let layers = plan.model.layers;
+        format!("`{s}` is not a unit of this model; units: embed, attn.N, mlp.N (N below {layers}), head")
+    })
+}
+
+/// A planned resource, as `Plan::show` prints it.
+fn parse_res(words: &[&str], plan: &Plan) -> Result<Res, String> {
+    let micro = |s: &str| number(s).map(Micro);
+    Ok(match *words {
+        ["batch", m] => Res::Batch(micro(m)?),
+        ["dx", m] => Res::Dx(micro(m)?),
+        ["x", u, m] => Res::X(parse_unit(u, plan)?, micro(m)?),
+        ["saved", u, m] => Res::Saved(parse_unit(u, plan)?, micro(m)?),
+        ["tmp", u, m] => Res::Tmp(parse_unit(u, plan)?, micro(m)?),
+        _ => return Err(format!("`{}` is not planned memory: batch, x, saved, tmp or dx", words.join(" "))),
+    })
 }
 
 /// A program for every rank of the mesh.

@@ -36,15 +36,13 @@ impl Action {
                 (UnitKind::Attention { .. }, Phase::Train | Phase::Eval) => {
                     touch([Param(u), Batch(m), RopeTable, X(before(u), m)], [X(u, m), Saved(u, m)])
                 }
-                (UnitKind::Attention { .. }, Phase::Prefill | Phase::Decode) => touch(
-                    [Param(u), Batch(m), RopeTable, Cache(u), X(before(u), m)],
-                    [X(u, m), Saved(u, m), Cache(u)],
-                ),
+                (UnitKind::Attention { .. }, Phase::Prefill | Phase::Decode) => {
+                    touch([Param(u), Batch(m), RopeTable, Cache(u), X(before(u), m)], [X(u, m), Saved(u, m), Cache(u)])
+                }
                 (UnitKind::Mlp { .. }, _) => touch([Param(u), X(before(u), m)], [X(u, m), Saved(u, m)]),
-                (UnitKind::Head, Phase::Train | Phase::Eval) => touch(
-                    [Param(u), Param(m_head), Batch(m), Count, X(before(u), m), Stats],
-                    [Saved(u, m), Stats],
-                ),
+                (UnitKind::Head, Phase::Train | Phase::Eval) => {
+                    touch([Param(u), Param(m_head), Batch(m), Count, X(before(u), m), Stats], [Saved(u, m), Stats])
+                }
                 (UnitKind::Head, Phase::Prefill | Phase::Decode) => {
                     touch([Param(u), Param(m_head), Batch(m), X(before(u), m)], [Saved(u, m), Logits])
                 }
@@ -52,22 +50,17 @@ impl Action {
             Action::Backward { u, m, place, acc } => {
                 let mut t = match plan.model.kind(u) {
                     UnitKind::Embedding => touch([Batch(m), Dx(m)], []),
-                    UnitKind::Attention { .. } => touch(
-                        [Param(u), Batch(m), RopeTable, X(before(u), m), Saved(u, m), Dx(m)],
-                        [Dx(m), Tmp(u, m)],
-                    ),
-                    UnitKind::Mlp { .. } => {
-                        touch([Param(u), X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m)])
+                    UnitKind::Attention { .. } => {
+                        touch([Param(u), Batch(m), RopeTable, X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m)])
                     }
+                    UnitKind::Mlp { .. } => touch([Param(u), X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m)]),
                     UnitKind::Head => touch(
                         [Param(u), Param(m_head), X(before(u), m), Saved(u, m)],
                         [Dx(m), Tmp(u, m), Grad(m_head, place)],
                     ),
                 };
                 if acc {
-                    t.reads.extend(
-                        t.writes.iter().copied().filter(|r| matches!(r, Grad(..))).collect::<Vec<_>>(),
-                    );
+                    t.reads.extend(t.writes.iter().copied().filter(|r| matches!(r, Grad(..))).collect::<Vec<_>>());
                     t.reads.push(Grad(u, place));
                 }
                 t.writes.push(Grad(u, place));
@@ -83,10 +76,9 @@ impl Action {
             Action::SumSquares { u } => touch([Grad(u, plan::Place(0)), Stats], [Stats]),
             Action::ReduceStats => touch([Stats], [Stats]),
             Action::GradNorm => touch([Stats, Count], [Norm]),
-            Action::Step { u } => {
-                touch([Grad(u, plan::Place(0)), Norm, Hyper, Opt(u), Param(u)], [Param(u), Opt(u)])
-            }
+            Action::Step { u } => touch([Grad(u, plan::Place(0)), Norm, Hyper, Opt(u), Param(u)], [Param(u), Opt(u)]),
             Action::Gather { u } => touch([Param(u)], [Param(u)]),
+            Action::Poison { res } => touch([], [res]),
         }
     }
 
@@ -95,8 +87,7 @@ impl Action {
         match (*self, *other) {
             (Action::Send { what, to }, Action::Recv { what: got, from })
             | (Action::Recv { what: got, from }, Action::Send { what, to }) => {
-                let (sender, receiver) =
-                    if matches!(self, Action::Send { .. }) { (rank, peer) } else { (peer, rank) };
+                let (sender, receiver) = if matches!(self, Action::Send { .. }) { (rank, peer) } else { (peer, rank) };
                 what == got && plan.mesh.stage(receiver) == to && plan.mesh.stage(sender) == from
             }
             (a, b) => a == b && !matches!(a, Action::Send { .. } | Action::Recv { .. }),

@@ -28,8 +28,7 @@ pub fn derive(actions: &[Action], touches: &[Touch], memory: &Memory) -> Vec<Wai
     for _pass in 0..2 {
         out.clear();
         for (i, touch) in touches.iter().enumerate() {
-            let mut against: Vec<usize> =
-                touch.reads.iter().filter_map(|r| slots[memory.slot(*r)].writer).collect();
+            let mut against: Vec<usize> = touch.reads.iter().filter_map(|r| slots[memory.slot(*r)].writer).collect();
             for w in touch.writes.iter().map(|w| memory.slot(*w)) {
                 for s in [w].iter().chain(memory.overlaps(w)) {
                     against.extend(slots[*s].writer.iter().chain(&slots[*s].readers));

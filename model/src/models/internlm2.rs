@@ -60,9 +60,5 @@ fn wqkv(m: &Decoder, prefix: &str) -> FileTensor {
     let pieces = (0..m.heads.kv)
         .flat_map(|g| [piece("q", g * group * h, group * h), piece("k", g * h, h), piece("v", g * h, h)])
         .collect();
-    FileTensor {
-        name: format!("{prefix}attention.wqkv.weight"),
-        shape: vec![m.heads.qkv(), m.hidden],
-        pieces,
-    }
+    FileTensor { name: format!("{prefix}attention.wqkv.weight"), shape: vec![m.heads.qkv(), m.hidden], pieces }
 }

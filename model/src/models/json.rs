@@ -46,8 +46,7 @@ impl<'a> Fields<'a> {
     pub fn expect(&mut self, key: &str, value: impl Into<Value>) {
         let value = value.into();
         if let Some(got) = self.map.remove(key).filter(|got| !got.is_null() && *got != value) {
-            self.problems
-                .push(format!("{key} = {got} changes the maths and is not supported; only {value} is"));
+            self.problems.push(format!("{key} = {got} changes the maths and is not supported; only {value} is"));
         }
     }
 
@@ -105,14 +104,12 @@ impl<'a> Fields<'a> {
             }
             Some("default") => {
                 let keys: Vec<_> = given.keys().cloned().collect();
-                self.problems
-                    .push(format!("{key}: {} is not supported with rope_type \"default\"", keys.join(", ")));
+                self.problems.push(format!("{key}: {} is not supported with rope_type \"default\"", keys.join(", ")));
                 None
             }
             _ => {
-                self.problems.push(format!(
-                    "{key}: rope_type {kind} is not supported; supported: default, linear, llama3"
-                ));
+                self.problems
+                    .push(format!("{key}: rope_type {kind} is not supported; supported: default, linear, llama3"));
                 None
             }
         };
@@ -144,9 +141,8 @@ impl<'a> Fields<'a> {
             Value::Number(_) | Value::String(_) | Value::Bool(true) => false,
         };
         for (key, value) in self.map.iter().filter(|(_, v)| !off(v)) {
-            self.problems.push(format!(
-                "{key} = {value} is not known here and may change the maths; remove it if it does not"
-            ));
+            self.problems
+                .push(format!("{key} = {value} is not known here and may change the maths; remove it if it does not"));
         }
         if self.problems.is_empty() {
             let strip = |p: String| p.strip_prefix("model.").map(str::to_string).unwrap_or(p);

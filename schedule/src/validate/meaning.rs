@@ -90,8 +90,7 @@ impl State<'_> {
     fn promised(&self, u: Unit) -> Sum {
         let leaf_of = |m: &Micro| self.plan.leaf(*m, self.shape);
         let leaves = self.micros().map(|m| leaf_of(&m)).max().map_or(0, |l| l + 1);
-        let leaf =
-            |i| Sum::Leaf(self.micros().filter(|m| leaf_of(m) == i).flat_map(|m| self.parts(u, m)).collect());
+        let leaf = |i| Sum::Leaf(self.micros().filter(|m| leaf_of(m) == i).flat_map(|m| self.parts(u, m)).collect());
         fn tree(range: Range<usize>, leaf: &dyn Fn(usize) -> Sum) -> Sum {
             if range.len() == 1 {
                 return leaf(range.start);
@@ -103,6 +102,10 @@ impl State<'_> {
     }
 
     fn step(&mut self, action: &Action) -> Result<(), String> {
+        let dead = |res: &Res| self.done.contains(&Action::Poison { res: *res });
+        if let Some(res) = action.touch(self.plan, self.shape).all().find(dead) {
+            return Err(format!("`{}` was poisoned before", self.plan.show(res)));
+        }
         if *action != Action::Begin {
             self.need(Action::Begin)?;
         }
@@ -144,6 +147,8 @@ impl State<'_> {
                 self.only_with("optimizer shards", self.plan.mesh.shard_optimizer)?;
                 self.need(Action::Step { u })
             }
+            Action::Poison { res } if res.is_persistent() => Err("only planned memory dies".into()),
+            Action::Poison { .. } => Ok(()),
         }
     }
 
@@ -188,10 +193,7 @@ impl State<'_> {
         self.need(Action::Forward { u, m })?;
         self.before_the_step(u)?;
         if u != self.plan.model.head() && self.dx.get(&m) != Some(&u) {
-            return Err(format!(
-                "the gradient of the output of {} is not there",
-                self.plan.model.kind(u).name()
-            ));
+            return Err(format!("the gradient of the output of {} is not there", self.plan.model.kind(u).name()));
         }
         if !self.returned.insert((u, m)) {
             return Err("a second time in one step".into());
@@ -216,9 +218,7 @@ impl State<'_> {
                 self.grads.insert((bucket, place), Sum::Leaf(vec![part]));
                 Ok(())
             }
-            (Some(Sum::Pair(..)), true) => {
-                Err(format!("adds to place {}, which holds a merged sum", place.0))
-            }
+            (Some(Sum::Pair(..)), true) => Err(format!("adds to place {}, which holds a merged sum", place.0)),
             (Some(Sum::Leaf(parts)), true) => {
                 let last = parts.last().expect("a leaf is not empty").1;
                 if plan.leaf(last, shape) != plan.leaf(part.1, shape) {
@@ -242,8 +242,7 @@ impl State<'_> {
     fn merge(&mut self, u: Unit, place: Place) -> Result<(), String> {
         self.own(u)?;
         let into = Place(place.0 - 1);
-        let (Some(right), Some(left)) = (self.grads.remove(&(u, place)), self.grads.remove(&(u, into)))
-        else {
+        let (Some(right), Some(left)) = (self.grads.remove(&(u, place)), self.grads.remove(&(u, into))) else {
             return Err(format!("places {} and {} do not both hold a sum", into.0, place.0));
         };
         self.grads.insert((u, into), Sum::Pair(Box::new(left), Box::new(right)));
@@ -252,8 +251,7 @@ impl State<'_> {
 
     /// All gradients of this rank are in place 0, added in the promised order.
     fn complete(&self, u: Unit) -> Result<(), String> {
-        let seen: HashSet<Part> =
-            self.grads.iter().filter(|((v, _), _)| *v == u).flat_map(|(_, s)| flat(s)).collect();
+        let seen: HashSet<Part> = self.grads.iter().filter(|((v, _), _)| *v == u).flat_map(|(_, s)| flat(s)).collect();
         let all = self.micros().flat_map(|m| self.parts(u, m));
         let missing: Vec<String> = all
             .filter(|p| !seen.contains(p))
@@ -280,21 +278,14 @@ impl State<'_> {
             let u = self.plan.model.head();
             self.micros().try_for_each(|m| self.need(Action::Forward { u, m }))?;
         }
-        if self.trains() {
-            self.all_units().try_for_each(|u| self.need(Action::SumSquares { u }))
-        } else {
-            Ok(())
-        }
+        if self.trains() { self.all_units().try_for_each(|u| self.need(Action::SumSquares { u })) } else { Ok(()) }
     }
 
     fn send(&self, what: Res, to: Stage) -> Result<(), String> {
         match what {
             Res::X(u, m) => {
                 if u.0 + 1 != self.units.end || to.0 != self.stage.0 + 1 {
-                    return Err(format!(
-                        "stage {} hands only its last output to the next stage",
-                        self.stage.0
-                    ));
+                    return Err(format!("stage {} hands only its last output to the next stage", self.stage.0));
                 }
                 self.need(Action::Forward { u, m })
             }
@@ -316,10 +307,7 @@ impl State<'_> {
             Res::X(u, m) => {
                 self.known(m)?;
                 if self.stage.0 == 0 || u.0 + 1 != self.units.start || from.0 + 1 != self.stage.0 {
-                    return Err(format!(
-                        "stage {} takes in only the output before its first unit",
-                        self.stage.0
-                    ));
+                    return Err(format!("stage {} takes in only the output before its first unit", self.stage.0));
                 }
                 Ok(())
             }
@@ -341,10 +329,7 @@ impl State<'_> {
         for m in self.micros() {
             self.all_units().try_for_each(|u| need(Action::Forward { u, m }))?;
             if !self.plan.mesh.is_last(self.stage) {
-                need(Action::Send {
-                    what: Res::X(Unit(self.units.end - 1), m),
-                    to: Stage(self.stage.0 + 1),
-                })?;
+                need(Action::Send { what: Res::X(Unit(self.units.end - 1), m), to: Stage(self.stage.0 + 1) })?;
             }
             if self.trains() && self.stage.0 > 0 {
                 need(Action::Send { what: Res::Dx(m), to: Stage(self.stage.0 - 1) })?;

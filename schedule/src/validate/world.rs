@@ -134,15 +134,12 @@ impl World<'_> {
         if !stuck.is_empty() {
             return Err(format!("deadlock: {}", stuck.join("; ")));
         }
-        let open =
-            self.ends.iter().find_map(|((lane, r), e)| e.issued.get(e.ended).map(|(_, a)| (*lane, *r, *a)));
+        let open = self.ends.iter().find_map(|((lane, r), e)| e.issued.get(e.ended).map(|(_, a)| (*lane, *r, *a)));
         match open {
             None => Ok(()),
-            Some((lane, rank, action)) => Err(format!(
-                "on the {lane:?} lane `{}` of rank {} finds no partner",
-                action.show(self.plan),
-                rank.0
-            )),
+            Some((lane, rank, action)) => {
+                Err(format!("on the {lane:?} lane `{}` of rank {} finds no partner", action.show(self.plan), rank.0))
+            }
         }
     }
 }
