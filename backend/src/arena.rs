@@ -8,7 +8,7 @@
 //! region, only to checked parts of it, all derived from one raw base pointer.
 //!
 //! Correct waits are therefore not needed for memory safety: they are what makes the ledger never fire.
-use crate::{DType, Element, Mark, REGIONS, Region, View};
+use crate::{DType, Element, Event, Mark, Queue, REGIONS, Region, View};
 use std::{alloc, marker::PhantomData, ptr::NonNull, sync::Arc};
 
 /// Bytes of each region, by `Region as usize`.
@@ -31,8 +31,7 @@ unsafe impl Sync for Mem {}
 
 impl Mem {
     fn new(size: usize, real: bool) -> Arc<Mem> {
-        let layout =
-            alloc::Layout::from_size_align(size.max(ALIGN), ALIGN).expect("a region fits an address space");
+        let layout = alloc::Layout::from_size_align(size.max(ALIGN), ALIGN).expect("a region fits an address space");
         let base = if real {
             // SAFETY: the size is not zero.
             unsafe { alloc::alloc_zeroed(layout) }
@@ -63,6 +62,8 @@ pub enum Access {
 pub struct Span {
     mem: Arc<Mem>,
     view: View,
+    /// Of a deferred loan, the end of the engine's side.
+    _end: Option<Arc<End>>,
 }
 impl Span {
     /// *Access* is allowed only while the loan that the span came from is out.
@@ -95,6 +96,33 @@ pub struct Loan {
     /// The loan holds from this point of the compute queue on: an engine must not touch the memory before.
     pub ready: Mark,
     id: u64,
+}
+
+impl Loan {
+    /// Two sides of a loan, for an engine that works on a thread of its own behind a queue. The engine's side cannot be
+    /// settled, and ends when the last of its spans is dropped. The host's side is the call that gives the loan back,
+    /// over in queue order: what is pushed to `compute` after it runs after the engine's side has ended. `compute` is
+    /// the queue of the device that lent; all accesses of the device are jobs there, so none meets the engine's.
+    pub fn defer(self, compute: Queue) -> (Loan, impl FnOnce() -> Loan + Send) {
+        let end = Event::default();
+        let span = Span { _end: Some(Arc::new(End(end.clone()))), ..self.span.clone() };
+        let engine = Loan { span, id: NEVER_ISSUED, ..self };
+        let back = move || {
+            compute.push(move || end.wait());
+            self
+        };
+        (engine, back)
+    }
+}
+/// No loan of an arena has this number.
+const NEVER_ISSUED: u64 = 0;
+
+/// Signals when it goes, whatever happened to the engine's side: a thread that panics drops its spans too.
+struct End(Event);
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.signal();
+    }
 }
 
 pub struct Arena {
@@ -137,11 +165,7 @@ impl Arena {
         let region = view.region as usize;
         let end = view.offset + view.bytes();
         assert!(view.offset.is_multiple_of(view.dtype.bytes()), "{view:?} is not aligned");
-        assert!(
-            end <= self.mem[region].size,
-            "{view:?} ends outside its region of {} bytes",
-            self.mem[region].size
-        );
+        assert!(end <= self.mem[region].size, "{view:?} ends outside its region of {} bytes", self.mem[region].size);
         for (id, lent, lent_for) in &self.ledger {
             let conflict = access == Access::Write || *lent_for == Access::Write;
             assert!(
@@ -184,16 +208,12 @@ impl Arena {
         self.admit(view, access);
         self.last_id += 1;
         self.ledger.push((self.last_id, view, access));
-        let span = Span { mem: self.mem[view.region as usize].clone(), view };
+        let span = Span { mem: self.mem[view.region as usize].clone(), view, _end: None };
         Loan { view, access, span, ready: Mark::default(), id: self.last_id }
     }
 
     pub fn settle(&mut self, loan: Loan) {
-        let at = self
-            .ledger
-            .iter()
-            .position(|(id, ..)| *id == loan.id)
-            .expect("a loan is settled where it was issued");
+        let at = self.ledger.iter().position(|(id, ..)| *id == loan.id).expect("a loan is settled where it was issued");
         self.ledger.swap_remove(at);
     }
 }

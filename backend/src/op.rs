@@ -170,9 +170,9 @@ impl Op {
             t * (t + 1.0) / 2.0 * heads.out() as f64
         };
         match *self {
-            Op::Linear { dims, .. }
-            | Op::LinearBackwardInput { dims, .. }
-            | Op::LinearBackwardWeight { dims, .. } => 2.0 * dims.iter().map(|&n| n as f64).product::<f64>(),
+            Op::Linear { dims, .. } | Op::LinearBackwardInput { dims, .. } | Op::LinearBackwardWeight { dims, .. } => {
+                2.0 * dims.iter().map(|&n| n as f64).product::<f64>()
+            }
             // Forward: two products. Backward: the scores again and four gradients, of which MFU counts the four.
             Op::Attention { qkv, heads, .. } => 4.0 * causal(qkv, heads),
             Op::AttentionBackward { qkv, heads, .. } => 8.0 * causal(qkv, heads),

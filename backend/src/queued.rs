@@ -72,8 +72,7 @@ impl Backend for Queued {
     }
     fn lend(&mut self, view: View, access: Access) -> Loan {
         let conflicts = self.touched.iter().filter(|t| t.0.overlaps(&view));
-        let ready =
-            conflicts.map(|&(_, read, write)| if access == Access::Write { read.max(write) } else { write });
+        let ready = conflicts.map(|&(_, read, write)| if access == Access::Write { read.max(write) } else { write });
         let ready = ready.max().unwrap_or_default();
         let mut loan = self.ledger.lend(view, access);
         loan.ready = ready;

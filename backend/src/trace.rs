@@ -27,18 +27,18 @@ impl Trace {
 }
 
 /// A device that records what it is asked to do and then does it.
-pub struct Traced<B> {
-    pub inner: B,
+pub struct Traced {
+    inner: Box<dyn Backend>,
     trace: Trace,
 }
 
-impl<B: Backend> Traced<B> {
-    pub fn new(inner: B) -> Traced<B> {
+impl Traced {
+    pub fn new(inner: Box<dyn Backend>) -> Traced {
         Traced { inner, trace: Trace::default() }
     }
 }
 
-impl<B: Backend> Backend for Traced<B> {
+impl Backend for Traced {
     fn run(&mut self, op: Op) {
         let (reads, writes) = op.views();
         self.trace.push(op.name(), &[reads, writes].concat(), op.flops());

@@ -48,8 +48,7 @@ pub enum Region {
     /// Inputs of the step, scalars, tables.
     Misc,
 }
-pub const REGIONS: [Region; 6] =
-    [Region::Param, Region::Optim, Region::Grad, Region::Act, Region::Cache, Region::Misc];
+pub const REGIONS: [Region; 6] = [Region::Param, Region::Optim, Region::Grad, Region::Act, Region::Cache, Region::Misc];
 
 /// `len` elements of `dtype` that start at byte `offset` of `region`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

@@ -1,1 +1,33 @@
 //! State out and back, by parameter name: Hugging Face directories and training state.
+//!
+//! ```text
+//! checkpoints/step_100/   config.json
+//!                         model.safetensors, or shards and model.safetensors.index.json
+//!                         tokenizer files and generation_config.json, put there by the caller
+//!                         training/optimizer.safetensors   exp_avg.<parameter>, exp_avg_sq.<parameter>
+//!                         training/state.json              what else the caller needs to go on
+//! ```
+//!
+//! A checkpoint is a Hugging Face directory with something added, so [`HfDir`] reads both. Nothing in it depends on how
+//! the run was laid out: ranks [`Save::write`] and [`Training::read`] ranges of elements of named parameters.
+//!
+//! A folder `step_N` is whole or absent. It is filled as `step_N.tmp`, flushed to the disk and only then renamed.
+//! [`Save`] tells that story; [`list`], [`newest`], [`rewind`] and [`prune`] deal with the folders of a run.
+mod contents;
+mod coverage;
+mod disk;
+mod error;
+mod folder;
+mod hf;
+mod json;
+mod reader;
+mod save;
+mod spelling;
+mod training;
+mod writer;
+
+pub use error::CheckpointError;
+pub use folder::{Found, list, newest, prune, rewind};
+pub use hf::HfDir;
+pub use save::Save;
+pub use training::{Part, Training};

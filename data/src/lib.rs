@@ -30,4 +30,5 @@ pub use config::{DataConfig, Dtype, Kind, TokenizerConfig, ValidConfig};
 pub use dataset::{Dataset, Splits, open};
 pub use error::DataError;
 pub use pack::{Batch, IGNORE};
+pub use source::tokens::read_ids;
 pub use tokenizer::{TextStream, Tokenizer};

@@ -1,1 +1,50 @@
-fn main() {}
+//! The program: command line in, one of the commands, errors out.
+mod config;
+mod control;
+mod eval;
+mod folder;
+mod generate;
+mod job;
+mod lr;
+mod report;
+mod sampling;
+mod show;
+mod train;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Pre-trains and fine-tunes large language models. One TOML per run; docs/ has a page for each command.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::Args),
+    Generate(generate::Args),
+    Eval(eval::Args),
+    Plan(show::PlanArgs),
+    Schedule(show::ScheduleArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Train(args) => train::main(&args),
+        Command::Generate(args) => generate::main(&args),
+        Command::Eval(args) => eval::main(&args),
+        Command::Plan(args) => show::plan(&args),
+        Command::Schedule(args) => show::schedule(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

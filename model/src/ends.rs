@@ -32,13 +32,11 @@ pub fn head_tmp(m: &Decoder, t: usize) -> [usize; 1] {
 
 /// What the head leaves behind.
 #[derive(Clone, Copy)]
-pub struct HeadOut {
-    /// (1) f64, labels of the whole step.
-    pub count: View,
-    /// (1) f64, sum over the micro-batch's labels. Packed phases.
-    pub loss: View,
-    /// (V). Cached phases.
-    pub logits: View,
+pub enum HeadOut {
+    /// loss (1) f64: sum over the micro-batch's labels. count (1) f64: labels of the whole step.
+    Loss { loss: View, count: View },
+    /// (V), in cached phases.
+    Logits(View),
 }
 
 /// norm (D), x (T, D), matrix (V, D) -> the loss and, in training, the gradient of the logits in their place; or logits.
@@ -63,10 +61,12 @@ pub fn head_forward(
     };
     dev.run(Op::RmsNorm { x, w: norm, y: n, rstd, eps: m.norm_eps });
     dev.run(Op::Linear { x: n, w: matrix, y: logits, dims: [r, m.hidden, m.vocab], acc: false });
-    dev.run(match mb.phase {
-        Phase::Train => Op::CrossEntropy { labels, count: out.count, logits, loss: out.loss, v: m.vocab },
-        Phase::Eval => Op::CrossEntropyLoss { labels, logits, loss: out.loss, v: m.vocab },
-        Phase::Prefill | Phase::Decode => Op::Copy { x: logits, y: out.logits },
+    dev.run(match out {
+        HeadOut::Loss { loss, count } if mb.phase == Phase::Train => {
+            Op::CrossEntropy { labels, count, logits, loss, v: m.vocab }
+        }
+        HeadOut::Loss { loss, .. } => Op::CrossEntropyLoss { labels, logits, loss, v: m.vocab },
+        HeadOut::Logits(y) => Op::Copy { x: logits, y },
     });
 }
 

@@ -99,3 +99,16 @@ impl Decoder {
         self.unit_range().map(|u| self.bucket_len(u)).sum()
     }
 }
+
+impl Decoder {
+    /// Useful floating-point operations of training on one token in a segment of `seq_len`: six for each parameter of a
+    /// matrix product (the head counts, the embedding's look-up does not), and attention's two products forward and four
+    /// backward over the causal half. No recomputation, no element-wise work. The N of MFU.
+    pub fn flops_per_token(&self, seq_len: usize) -> f64 {
+        let matrices = |u| self.params(u).into_iter().filter(|p| p.shape.len() > 1).map(|p| p.len()).sum::<usize>();
+        let blocks: usize = self.unit_range().skip(1).map(matrices).sum();
+        let head = if self.tied { self.vocab * self.hidden } else { 0 };
+        let attention = 12.0 * self.layers as f64 * self.heads.out() as f64 * (seq_len as f64 + 1.0) / 2.0;
+        6.0 * (blocks + head) as f64 + attention
+    }
+}

@@ -29,6 +29,14 @@ pub(crate) fn open(path: &Path, dtype: Option<Dtype>, vocab_size: usize) -> Resu
     }
 }
 
+/// All ids of a file, each inside the vocabulary.
+pub fn read_ids(path: &Path, vocab_size: usize) -> Result<Vec<u32>> {
+    let ids = open(path, None, vocab_size)?;
+    let mut out = Vec::with_capacity(ids.len());
+    ids.append(0..ids.len(), &mut out);
+    Ok(out)
+}
+
 /// What the config says, else what the name says (`.u32`), else u16 as nanoGPT and others write it.
 fn flat_width(path: &Path, dtype: Option<Dtype>) -> Width {
     let by_name =

@@ -67,7 +67,12 @@ impl<'a> Fields<'a> {
     }
 
     fn number(&mut self, key: &str, default: f64) -> f64 {
-        match self.map.remove(key).filter(|v| !v.is_null()) {
+        let got = self.map.remove(key);
+        self.parse_number(key, got, default)
+    }
+
+    fn parse_number(&mut self, key: &str, got: Option<Value>, default: f64) -> f64 {
+        match got.filter(|v| !v.is_null()) {
             None => default,
             Some(got) => got.as_f64().unwrap_or_else(|| {
                 self.problems.push(format!("{key} = {got} is not a number"));
@@ -76,18 +81,33 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Off where it is not given.
+    fn flag(&mut self, key: &str) -> bool {
+        match self.map.remove(key).filter(|v| !v.is_null()) {
+            None => false,
+            Some(Value::Bool(on)) => on,
+            Some(got) => {
+                self.problems.push(format!("{key} = {got} is neither true nor false"));
+                false
+            }
+        }
+    }
+
     /// Both spellings: `rope_theta` and `rope_scaling`, and the newer `rope_parameters` that holds all of it.
     fn rope(&mut self) -> Rope {
         let theta = self.number("rope_theta", 10_000.0);
         let older = self.map.remove("rope_scaling").filter(|v| !v.is_null());
         let newer = self.map.remove("rope_parameters").filter(|v| !v.is_null());
+        if older.is_some() && newer.is_some() {
+            self.problems.push("rope_scaling and rope_parameters are both given; keep one".into());
+        }
         let key = if newer.is_some() { "rope_parameters" } else { "rope_scaling" };
         let Some(given) = newer.or(older) else { return Rope { theta, scaling: None } };
         let Value::Object(mut given) = given else {
             self.problems.push(format!("{key} = {given} is not an object"));
             return Rope { theta, scaling: None };
         };
-        let theta = given.remove("rope_theta").and_then(|v| v.as_f64()).unwrap_or(theta);
+        let theta = self.parse_number(&format!("{key}.rope_theta"), given.remove("rope_theta"), theta);
         let kind = given.remove("rope_type").or(given.remove("type")).unwrap_or("default".into());
         given.remove("type");
         let scaling = match kind.as_str() {
@@ -130,7 +150,7 @@ impl<'a> Fields<'a> {
             ffn: self.needed("intermediate_size"),
             norm_eps: self.number("rms_norm_eps", 1e-6),
             rope: self.rope(),
-            tied: self.map.remove("tie_word_embeddings").is_some_and(|v| v == Value::Bool(true)),
+            tied: self.flag("tie_word_embeddings"),
             max_positions: self.size("max_position_embeddings").unwrap_or(2048),
             init_std: self.number("initializer_range", 0.02),
         };
@@ -143,6 +163,16 @@ impl<'a> Fields<'a> {
         for (key, value) in self.map.iter().filter(|(_, v)| !off(v)) {
             self.problems
                 .push(format!("{key} = {value} is not known here and may change the maths; remove it if it does not"));
+        }
+        // What is counted from the sizes fits a machine word; the products of a damaged file would not.
+        let Heads { n, kv, dim } = decoder.heads;
+        let width = decoder.vocab as f64 + decoder.ffn as f64 + (n as f64 + 2.0 * kv as f64) * dim as f64;
+        let parameters = decoder.hidden as f64 * decoder.layers as f64 * width;
+        if parameters > 1e15 {
+            self.problems.push(format!(
+                "hidden_size = {hidden}, num_hidden_layers = {} and a width of {width:e} make {parameters:e} parameters; one of the sizes is wrong",
+                decoder.layers
+            ));
         }
         if self.problems.is_empty() {
             let strip = |p: String| p.strip_prefix("model.").map(str::to_string).unwrap_or(p);

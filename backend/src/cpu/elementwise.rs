@@ -1,0 +1,26 @@
+//! Fill, copy, add.
+use super::real::Real;
+use rayon::prelude::*;
+
+/// Elements that are worth a worker's while.
+const TILE: usize = 1 << 14;
+
+/// y = value
+pub fn fill<E: Real>(y: &mut [E], value: f64) {
+    y.par_chunks_mut(TILE).for_each(|y| y.fill(E::of(value)));
+}
+
+/// y = x, of any type
+pub fn copy(x: &[u8], y: &mut [u8]) {
+    y.par_chunks_mut(TILE).zip(x.par_chunks(TILE)).for_each(|(y, x)| y.copy_from_slice(x));
+}
+
+/// y += x
+pub fn add<E: Real>(x: &[E], y: &mut [E]) {
+    assert_eq!(x.len(), y.len());
+    y.par_chunks_mut(TILE).zip(x.par_chunks(TILE)).for_each(|(y, x)| {
+        for i in 0..y.len() {
+            y[i] += x[i];
+        }
+    });
+}

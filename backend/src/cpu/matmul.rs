@@ -1,0 +1,115 @@
+//! Matrix products, by the `gemm` crate: the only unsafe kernels.
+//!
+//! A large product is cut into tiles by its shape, each computed by one worker, so its bits do not depend on how many
+//! workers there are.
+use super::real::Real;
+use gemm::{Parallelism, gemm};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Rows and columns of an output tile. Wide enough that packing the factors costs little, small enough that there are
+/// tiles for everybody.
+const TILE: [usize; 2] = [512, 128];
+
+/// A matrix inside a slice: element (i, j) lies at `i * step[0] + j * step[1]`. Only `new` makes one out of nothing, so
+/// every element is inside.
+#[derive(Clone, Copy)]
+pub struct Mat<'a, E> {
+    data: &'a [E],
+    shape: [usize; 2],
+    step: [usize; 2],
+}
+
+impl<'a, E> Mat<'a, E> {
+    /// Contiguous rows, the beginnings of two of them `step` apart.
+    pub fn new(data: &'a [E], [rows, cols]: [usize; 2], step: usize) -> Mat<'a, E> {
+        assert!(rows > 0 && cols > 0, "an empty matrix");
+        assert!((rows - 1) * step + cols <= data.len(), "{rows} x {cols}, step {step}, of {}", data.len());
+        Mat { data, shape: [rows, cols], step: [step, 1] }
+    }
+
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// The transpose.
+    pub fn t(self) -> Mat<'a, E> {
+        let ([rows, cols], [down, right]) = (self.shape, self.step);
+        Mat { data: self.data, shape: [cols, rows], step: [right, down] }
+    }
+
+    /// Rows `at .. at + len`.
+    pub fn rows(self, at: usize, len: usize) -> Mat<'a, E> {
+        assert!(len > 0 && at + len <= self.shape[0]);
+        Mat { data: &self.data[at * self.step[0]..], shape: [len, self.shape[1]], ..self }
+    }
+}
+
+/// c (m, n) = scale a b, or c += scale a b; a (m, k), b (k, n). By one worker.
+pub fn matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, scale: E, acc: bool) {
+    let (m, n) = (a.shape[0], b.shape[1]);
+    assert_eq!(c.len(), m * n);
+    // SAFETY: c holds m rows of n elements, n apart, and is ours alone.
+    unsafe { product(c.as_mut_ptr(), n, a, b, scale, acc) }
+}
+
+/// c (m, n) = a b, or c += a b; a (m, k), b (k, n). By all workers.
+pub fn par_matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, acc: bool) {
+    let (m, n) = (a.shape[0], b.shape[1]);
+    assert_eq!(c.len(), m * n);
+    let (c, across) = (AtomicPtr::new(c.as_mut_ptr()), n.div_ceil(TILE[1]));
+    (0..m.div_ceil(TILE[0]) * across).into_par_iter().for_each(|tile| {
+        let (i, j) = (tile / across * TILE[0], tile % across * TILE[1]);
+        let (a, b) = (a.rows(i, TILE[0].min(m - i)), b.t().rows(j, TILE[1].min(n - j)).t());
+        // SAFETY: rows i.. and columns j.. of c, as many as a has rows and b columns, are inside c, whose rows are n
+        // apart; tiles are disjoint, and c is ours alone until all of them are done.
+        unsafe { product(c.load(Ordering::Relaxed).add(i * n + j), n, a, b, E::ONE, acc) }
+    });
+}
+
+/// # Safety
+/// `c` points to as many rows as `a` has, `step` apart, each of as many elements as `b` has columns, and nobody else
+/// touches those elements meanwhile.
+unsafe fn product<E: Real>(c: *mut E, step: usize, a: Mat<E>, b: Mat<E>, scale: E, acc: bool) {
+    let ([m, k], [depth, n]) = (a.shape, b.shape);
+    assert_eq!(k, depth);
+    if cfg!(miri) {
+        // Miri does not know the vector instructions of `gemm`.
+        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+            let mut sum = E::ZERO;
+            for l in 0..k {
+                sum += a.data[i * a.step[0] + l * a.step[1]] * b.data[l * b.step[0] + j * b.step[1]];
+            }
+            // SAFETY: row i and column j are inside, by the contract of this function.
+            let c = unsafe { &mut *c.add(i * step + j) };
+            *c = if acc { *c + scale * sum } else { scale * sum };
+        }
+        return;
+    }
+    let [a_step, b_step] = [a.step, b.step].map(|step| step.map(|s| s as isize));
+    // SAFETY: c by the contract of this function, a and b because every element of a `Mat` is inside its slice. gemm
+    // wants column before row steps; without `acc` it does not read c.
+    unsafe {
+        gemm(
+            m,
+            n,
+            k,
+            c,
+            1,
+            step as isize,
+            acc,
+            a.data.as_ptr(),
+            a_step[1],
+            a_step[0],
+            b.data.as_ptr(),
+            b_step[1],
+            b_step[0],
+            E::ONE,
+            scale,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        )
+    }
+}

@@ -1,0 +1,54 @@
+//! The numbers that kernels are written over: f32 to train, f64 to check.
+use crate::Element;
+use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
+
+pub trait Real:
+    Element
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + MulAssign
+{
+    const ZERO: Self;
+    const ONE: Self;
+    const NEG_INFINITY: Self;
+
+    /// Coefficients are computed in f64 and rounded once.
+    fn of(x: f64) -> Self;
+    fn f64(self) -> f64;
+    fn sqrt(self) -> Self;
+    fn exp(self) -> Self;
+    fn ln(self) -> Self;
+}
+
+macro_rules! real {
+    ($t:ident) => {
+        impl Real for $t {
+            const ZERO: $t = 0.0;
+            const ONE: $t = 1.0;
+            const NEG_INFINITY: $t = $t::NEG_INFINITY;
+
+            fn of(x: f64) -> $t {
+                x as $t
+            }
+            fn f64(self) -> f64 {
+                self as f64
+            }
+            fn sqrt(self) -> $t {
+                self.sqrt()
+            }
+            fn exp(self) -> $t {
+                self.exp()
+            }
+            fn ln(self) -> $t {
+                self.ln()
+            }
+        }
+    };
+}
+real!(f32);
+real!(f64);

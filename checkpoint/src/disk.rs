@@ -1,0 +1,62 @@
+//! Folders that survive a power cut: what `std::fs` does, with the flushes and with the path in every error.
+use crate::error::{CheckpointError, Result};
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+pub(crate) fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(CheckpointError::io("look for", path))
+}
+
+/// Makes a folder; one that is there is an error.
+pub(crate) fn create(path: &Path) -> Result<()> {
+    fs::create_dir(path).map_err(CheckpointError::io("create", path))
+}
+
+/// Makes the folder that `path` lies in, and those above it.
+pub(crate) fn create_parents(path: &Path) -> Result<()> {
+    let parent = parent(path);
+    if exists(parent)? {
+        return Ok(());
+    }
+    create_parents(parent)?;
+    create(parent)?;
+    sync(self::parent(parent))
+}
+
+/// Removes a folder, if there is one.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.map_err(CheckpointError::io("remove", path)),
+    }
+}
+
+/// Renames a folder inside its parent.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(CheckpointError::io("rename", from))?;
+    sync(parent(to))
+}
+
+/// Flushes a folder with all that lies in it.
+pub(crate) fn sync_tree(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(CheckpointError::io("list", dir))? {
+        let path = entry.map_err(CheckpointError::io("list", dir))?.path();
+        if path.is_dir() { sync_tree(&path)? } else { sync(&path)? }
+    }
+    sync(dir)
+}
+
+fn sync(path: &Path) -> Result<()> {
+    File::open(path).and_then(|f| f.sync_all()).map_err(CheckpointError::io("flush", path))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}

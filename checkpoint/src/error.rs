@@ -1,0 +1,74 @@
+//! What can be wrong with a directory: each message says where, what, and what to do about it.
+use safetensors::Dtype;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(crate) type Result<T> = std::result::Result<T, CheckpointError>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("cannot {action} {}: {source}; check the path, its permissions and the space on its disk", .path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "cannot reserve {bytes} bytes for {}: {source}; {total} bytes are needed in all: free space on its disk, or lower checkpoint.keep_last",
+        .path.display()
+    )]
+    NoSpace { path: PathBuf, bytes: u64, total: u64, source: io::Error },
+    #[error("{} is there already and is never overwritten; move it away or choose another name", .path.display())]
+    Exists { path: PathBuf },
+    #[error("{}: {source}; repair the file or take it from its source again", .path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("{}: {}", .path.display(), .problems.join("; "))]
+    Config { path: PathBuf, problems: Vec<String> },
+    #[error(
+        "{}: no model.safetensors or model.safetensors.index.json here; open a .bin model in transformers and save_pretrained() it",
+        .dir.display()
+    )]
+    NoWeights { dir: PathBuf },
+    #[error(
+        "{}: holds {bytes} bytes of at least {needed}: {} are missing; copy the file again",
+        .path.display(), .needed - .bytes
+    )]
+    Truncated { path: PathBuf, bytes: u64, needed: u64 },
+    #[error("{}: not a safetensors file: {problem}; copy the file again", .path.display())]
+    Header { path: PathBuf, problem: String },
+    #[error("{}: {problem}; take the index and its files from one source", .path.display())]
+    Index { path: PathBuf, problem: String },
+    #[error("{}: tensor {tensor} is missing; config.json beside it describes another model, or a file was lost", .path.display())]
+    Missing { path: PathBuf, tensor: String },
+    #[error("{}: tensor {tensor} does not belong to the model of config.json, which would ignore it; remove one of them", .path.display())]
+    Foreign { path: PathBuf, tensor: String },
+    #[error(
+        "{}: {tensor} differs from {embedding}, to which tie_word_embeddings ties it; set tie_word_embeddings to false to use both",
+        .path.display()
+    )]
+    NotTied { path: PathBuf, tensor: String, embedding: String },
+    #[error("{}: tensor {tensor} has shape {found:?}, and config.json makes it {needed:?}; one of the two is of another model", .path.display())]
+    Shape { path: PathBuf, tensor: String, found: Vec<usize>, needed: Vec<usize> },
+    #[error("{}: tensor {tensor} is stored as {found}; store it as one of {}", .path.display(), names(.readable))]
+    Dtype { path: PathBuf, tensor: String, found: Dtype, readable: &'static [Dtype] },
+    #[error(
+        "{} is a checkpoint of another model: {}; change [model] back, or begin a new run with model.init_from",
+        .dir.display(), .fields.join("; ")
+    )]
+    OtherModel { dir: PathBuf, fields: Vec<String> },
+    #[error("{}: no training state here; a run cannot continue from weights alone, but can begin with model.init_from", .dir.display())]
+    NoTraining { dir: PathBuf },
+    #[error(
+        "none of the checkpoints in {} opens: {}; repair one, or begin anew with --fresh",
+        .checkpoints.display(), .broken.iter().map(CheckpointError::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    NoneOpens { checkpoints: PathBuf, broken: Vec<CheckpointError> },
+}
+
+fn names(dtypes: &[Dtype]) -> String {
+    dtypes.iter().map(Dtype::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl CheckpointError {
+    /// For `map_err`: an I/O error with what was done to which path.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+        let path = path.to_owned();
+        move |source| CheckpointError::Io { action, path, source }
+    }
+}

@@ -1,0 +1,99 @@
+//! Safetensors files being written: any elements of any tensor, in any order, by any thread.
+//!
+//! The headers follow from the contents, so every file has its final size, reserved on the disk, and its header before
+//! the first element is written.
+use crate::contents::{Contents, Tensor};
+use crate::error::{CheckpointError, Result};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+pub(crate) struct Writer {
+    files: Vec<(PathBuf, File)>,
+    /// By tensor.
+    places: HashMap<String, Place>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    file: usize,
+    /// First byte in it.
+    at: u64,
+}
+
+impl Writer {
+    pub fn create(dir: &Path, contents: &[Contents]) -> Result<Writer> {
+        let headers: Vec<Header> = contents.iter().map(|c| Header::new(&c.tensors)).collect();
+        let total = headers.iter().map(|h| h.file_bytes).sum();
+        let mut out = Writer { files: vec![], places: HashMap::new() };
+        for (contents, header) in contents.iter().zip(&headers) {
+            let path = dir.join(&contents.file);
+            let bytes = header.file_bytes;
+            let full = |source| CheckpointError::NoSpace { path: path.clone(), bytes, total, source };
+            let file = File::create_new(&path).map_err(CheckpointError::io("create", &path))?;
+            reserve(&file, bytes).map_err(full)?;
+            file.write_all_at(&header.bytes, 0).map_err(CheckpointError::io("write", &path))?;
+            for (tensor, at) in contents.tensors.iter().zip(&header.starts) {
+                out.places.insert(tensor.name.clone(), Place { file: out.files.len(), at: *at });
+            }
+            out.files.push((path, file));
+        }
+        Ok(out)
+    }
+
+    /// Writes elements `start ..` of a tensor.
+    pub fn write(&self, tensor: &str, start: usize, data: &[f32]) -> Result<()> {
+        let place = self.places[tensor];
+        let (path, file) = &self.files[place.file];
+        let at = place.at + 4 * start as u64;
+        file.write_all_at(bytemuck::cast_slice(data), at).map_err(CheckpointError::io("write", path))
+    }
+}
+
+fn reserve(file: &File, bytes: u64) -> std::io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        // Some network file systems cannot reserve; there a full disk is found by a write.
+        Err(Errno::OPNOTSUPP) => file.set_len(bytes),
+        other => Ok(other?),
+    }
+}
+
+struct Header {
+    /// The first bytes of the file.
+    bytes: Vec<u8>,
+    /// First byte in the file of each tensor.
+    starts: Vec<u64>,
+    file_bytes: u64,
+}
+
+impl Header {
+    fn new(tensors: &[Tensor]) -> Header {
+        let mut end = 0;
+        let mut infos = vec![];
+        for t in tensors {
+            let start = end;
+            end += t.bytes() as usize;
+            let info = TensorInfo { dtype: Dtype::F32, shape: t.shape.clone(), data_offsets: (start, end) };
+            infos.push((t.name.clone(), info));
+        }
+        let offsets: Vec<usize> = infos.iter().map(|(_, info)| info.data_offsets.0).collect();
+        // transformers refuses a file that does not name its framework.
+        let format = [("format".to_string(), "pt".to_string())].into_iter().collect();
+        let metadata = Metadata::new(Some(format), infos).expect("offsets follow one another");
+        let mut json = serde_json::to_vec(&metadata).expect("plain data");
+        // The format wants data to begin at a multiple of 8.
+        json.resize(json.len().next_multiple_of(8), b' ');
+
+        let data = 8 + json.len() as u64;
+        Header {
+            bytes: [&(json.len() as u64).to_le_bytes()[..], &json[..]].concat(),
+            starts: offsets.iter().map(|offset| data + *offset as u64).collect(),
+            file_bytes: data + end as u64,
+        }
+    }
+}

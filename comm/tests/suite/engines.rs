@@ -1,0 +1,154 @@
+//! What every engine does, bit for bit.
+use crate::numbers::{Number, bits, input, summed};
+use crate::ranks::{ENGINES, Engine, Rank, view, within, world};
+use backend::{DType, View, download, upload};
+use comm::Coll::*;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn all<T: Send>(engine: Engine, n: usize, bytes: usize, body: impl Fn(&mut Rank) -> T + Sync) -> Vec<T> {
+    let results = world(engine, n, bytes, &[("world", (0..n).collect())], LIMIT, body);
+    results.into_iter().map(|result| result.expect("no rank panics")).collect()
+}
+
+/// Parts of `part` elements, `n` ranks, every collective, in place and out of place.
+fn collectives<E: Number>(engine: Engine, n: usize, part: usize) {
+    let whole = n * part;
+    let sum = bits(&summed::<E>(n, whole));
+    let gathered: Vec<u64> = (0..n).flat_map(|rank| bits(&input::<E>(rank, part))).collect();
+    let width = E::DTYPE.bytes();
+    all(engine, n, (2 * whole + part) * width, |rank| {
+        let me = rank.id;
+        let mine = me * part..(me + 1) * part;
+        let case = format!("{engine:?}, rank {me} of {n}, {part} x {:?}", E::DTYPE);
+        let [a, b, p] = view(E::DTYPE, 0, 2 * whole + part).split([whole, whole, part]);
+        let x = input::<E>(me, whole);
+        let before = bits(&x);
+        let got = |rank: &mut Rank, view: View| bits(&download::<E>(&mut *rank.dev, view));
+
+        upload(&mut *rank.dev, &x, a);
+        rank.go(0, AllReduce, None, Some(a)).unwrap();
+        assert!(got(rank, a) == sum, "all-reduce, {case}");
+
+        upload(&mut *rank.dev, &x, a);
+        rank.go(0, ReduceScatter, Some(a), Some(p)).unwrap();
+        assert!(got(rank, p) == sum[mine.clone()], "reduce-scatter, {case}");
+        assert!(got(rank, a) == before, "reduce-scatter changes its source, {case}");
+        rank.go(0, AllGather, Some(p), Some(b)).unwrap();
+        assert!(got(rank, b) == sum, "all-gather, {case}");
+
+        rank.go(0, ReduceScatter, None, Some(a)).unwrap();
+        let after = got(rank, a);
+        assert!(after[mine.clone()] == sum[mine.clone()], "reduce-scatter in place, {case}");
+        assert!(after[..mine.start] == before[..mine.start], "reduce-scatter in place, left, {case}");
+        assert!(after[mine.end..] == before[mine.end..], "reduce-scatter in place, right, {case}");
+        rank.go(0, AllGather, None, Some(a)).unwrap();
+        assert!(got(rank, a) == sum, "all-gather in place, {case}");
+
+        upload(&mut *rank.dev, &x[..part], p);
+        for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))) {
+            let op = SendRecv { from, to };
+            match (me == from, me == to) {
+                (true, false) => rank.go(0, op, Some(p), None).unwrap(),
+                (false, true) => {
+                    let at = b.sub(from * part, part);
+                    rank.go(0, op, None, Some(at)).unwrap();
+                    let want = &gathered[from * part..(from + 1) * part];
+                    assert!(got(rank, at) == *want, "{op:?}, {case}");
+                }
+                // Not part of it, or a rank that would send to itself.
+                (false, false) | (true, true) => {}
+            }
+        }
+        rank.comms[0].finish().unwrap();
+    });
+}
+
+/// Parts of no element, of one, of a tile and beside it.
+const PARTS: &[usize] = if cfg!(miri) { &[0, 5] } else { &[0, 1, 5, 4096, 9001] };
+const SIZES: &[usize] = if cfg!(miri) { &[1, 3] } else { &[1, 2, 3, 4, 5, 8] };
+
+#[test]
+fn collectives_f32() {
+    within(LIMIT, || each(collectives::<f32>));
+}
+#[test]
+fn collectives_f64() {
+    within(LIMIT, || each(collectives::<f64>));
+}
+fn each(check: fn(Engine, usize, usize)) {
+    for engine in ENGINES {
+        SIZES.iter().for_each(|&n| PARTS.iter().for_each(|&part| check(engine, n, part)));
+    }
+}
+
+/// Lengths of an all-reduce need not be multiples of the group's size, and token ids can be gathered.
+#[test]
+fn odd_lengths_and_integers() {
+    within(LIMIT, || {
+        for engine in ENGINES {
+            all(engine, 3, 4 * 5000, |rank| {
+                let (x, ids) = (view(DType::F32, 0, 4099), view(DType::U32, 4 * 4100, 6));
+                upload(&mut *rank.dev, &input::<f32>(rank.id, x.len), x);
+                rank.go(0, AllReduce, None, Some(x)).unwrap();
+                assert_eq!(bits(&download::<f32>(&mut *rank.dev, x)), bits(&summed::<f32>(3, x.len)));
+                let mine = rank.id as u32;
+                upload(&mut *rank.dev, &[mine, 10 + mine], ids.sub(2 * rank.id, 2));
+                rank.go(0, AllGather, None, Some(ids)).unwrap();
+                assert_eq!(download::<u32>(&mut *rank.dev, ids), [0, 10, 1, 11, 2, 12]);
+            });
+        }
+    });
+}
+
+/// Inside contiguous groups of a power of two, then across them: the bits of the flat group.
+#[test]
+fn a_tree_of_groups_is_the_flat_tree() {
+    const LEN: usize = 100;
+    within(LIMIT, || {
+        for (engine, n, inside) in ENGINES.into_iter().flat_map(|e| [(e, 4, 2), (e, 8, 2), (e, 8, 4), (e, 6, 2)]) {
+            let rows = (0..n / inside).map(|row| ("inside", (row * inside..(row + 1) * inside).collect()));
+            let columns = (0..inside).map(|column| ("across", (column..n).step_by(inside).collect()));
+            let groups: Vec<_> = rows.chain(columns).collect();
+            let sums = world(engine, n, 4 * LEN, &groups, LIMIT, |rank| {
+                let x = view(DType::F32, 0, LEN);
+                upload(&mut *rank.dev, &input::<f32>(rank.id, LEN), x);
+                rank.go(0, AllReduce, None, Some(x)).unwrap();
+                rank.go(1, AllReduce, None, Some(x)).unwrap();
+                bits(&download::<f32>(&mut *rank.dev, x))
+            });
+            let flat = bits(&summed::<f32>(n, LEN));
+            sums.into_iter().for_each(|sum| assert_eq!(sum.unwrap(), flat, "{engine:?}, {n} by {inside}"));
+        }
+    });
+}
+
+/// Several communicators, several operations in each; every rank waits in an order of its own.
+#[test]
+fn many_in_flight() {
+    const LEN: usize = 5000;
+    const N: usize = 3;
+    within(LIMIT, || {
+        for engine in ENGINES {
+            let groups: Vec<_> = ["gather", "reduce", "world"].map(|lane| (lane, (0..N).collect())).into();
+            let results = world(engine, N, 9 * 4 * LEN, &groups, LIMIT, |rank| {
+                let views: [View; 9] = view(DType::F32, 0, 9 * LEN).split([LEN; 9]);
+                let mut tickets = vec![];
+                for (i, x) in views.into_iter().enumerate() {
+                    upload(&mut *rank.dev, &input::<f32>(rank.id, LEN), x);
+                    tickets.push((i % 3, rank.start(i % 3, AllReduce, None, Some(x)).unwrap()));
+                }
+                tickets.rotate_left(4 * rank.id);
+                if rank.id == 1 {
+                    rank.comms.iter_mut().for_each(|comm| comm.finish().unwrap());
+                    tickets.reverse();
+                }
+                tickets.into_iter().for_each(|(comm, ticket)| rank.wait(comm, ticket).unwrap());
+                views.map(|x| bits(&download::<f32>(&mut *rank.dev, x)))
+            });
+            let sum = bits(&summed::<f32>(N, LEN));
+            results.into_iter().flat_map(|r| r.unwrap()).for_each(|got| assert!(got == sum, "{engine:?}"));
+        }
+    });
+}

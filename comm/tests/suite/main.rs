@@ -1,0 +1,6 @@
+//! The engines by their contract: [`engines`] one operation at a time, [`programs`] many, [`faults`] what goes wrong.
+mod engines;
+mod faults;
+mod numbers;
+mod programs;
+mod ranks;

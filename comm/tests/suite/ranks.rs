@@ -1,0 +1,105 @@
+//! Ranks for tests: a device and the ends of some communicators each, on every engine.
+use backend::{Access, Backend, DType, Region, Sizes, View};
+use comm::{Coll, CommError, Communicator, Ticket};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::{thread, time::Duration};
+
+#[derive(Clone, Copy, Debug)]
+pub enum Engine {
+    Threads,
+    /// Device and lanes behind queues, with random delays.
+    Queued {
+        seed: u64,
+    },
+}
+pub const ENGINES: [Engine; 2] = [Engine::Threads, Engine::Queued { seed: 1 }];
+
+pub struct Rank {
+    pub id: usize,
+    pub dev: Box<dyn Backend>,
+    /// One for each group of the world that the rank is a member of, in the order of the groups.
+    pub comms: Vec<Box<dyn Communicator>>,
+}
+
+impl Rank {
+    /// `src` is lent for reading, `dst` for writing.
+    pub fn start(&mut self, comm: usize, op: Coll, src: Option<View>, dst: Option<View>) -> Result<Ticket, CommError> {
+        let src = src.map(|view| self.dev.lend(view, Access::Read));
+        let dst = dst.map(|view| self.dev.lend(view, Access::Write));
+        let after = self.dev.mark();
+        self.comms[comm].start(after, op, src, dst)
+    }
+
+    pub fn wait(&mut self, comm: usize, ticket: Ticket) -> Result<(), CommError> {
+        let loans = self.comms[comm].wait(ticket)?;
+        loans.into_iter().flatten().for_each(|loan| self.dev.settle(loan));
+        Ok(())
+    }
+
+    pub fn go(&mut self, comm: usize, op: Coll, src: Option<View>, dst: Option<View>) -> Result<(), CommError> {
+        let ticket = self.start(comm, op, src, dst)?;
+        self.wait(comm, ticket)
+    }
+}
+
+/// Ranks `0..n`, each with `bytes` of memory, joined in `groups`, started as threads. A rank that panics is an `Err`.
+pub fn world<T: Send>(
+    engine: Engine,
+    n: usize,
+    bytes: usize,
+    groups: &[(&str, Vec<usize>)],
+    timeout: Duration,
+    body: impl Fn(&mut Rank) -> T + Sync,
+) -> Vec<thread::Result<T>> {
+    let mut ends: Vec<Vec<Box<dyn Communicator>>> = (0..n).map(|_| vec![]).collect();
+    for (name, members) in groups {
+        for (end, &member) in comm::threads(name, members, timeout).into_iter().zip(members) {
+            ends[member].push(end);
+        }
+    }
+    let body = &body;
+    thread::scope(|scope| {
+        let ranks: Vec<_> = ends
+            .into_iter()
+            .enumerate()
+            .map(|(id, ends)| scope.spawn(move || body(&mut rank(engine, id, bytes, ends))))
+            .collect();
+        ranks.into_iter().map(|rank| rank.join()).collect()
+    })
+}
+
+fn rank(engine: Engine, id: usize, bytes: usize, ends: Vec<Box<dyn Communicator>>) -> Rank {
+    let mut sizes = Sizes::default();
+    sizes[Region::Misc as usize] = bytes;
+    match engine {
+        Engine::Threads => Rank { id, dev: Box::new(backend::Cpu::new(sizes, 1)), comms: ends },
+        Engine::Queued { seed } => {
+            let seed = |lane: usize| Some(seed + (id * 100 + lane) as u64);
+            let dev = backend::Queued::new(sizes, 1, seed(0));
+            let lane = |(i, end)| Box::new(comm::Queued::new(end, dev.queue(), seed(i + 1))) as Box<dyn Communicator>;
+            let comms = ends.into_iter().enumerate().map(lane).collect();
+            Rank { id, dev: Box::new(dev), comms }
+        }
+    }
+}
+
+/// `len` elements from byte `offset` on.
+pub fn view(dtype: DType, offset: usize, len: usize) -> View {
+    View { region: Region::Misc, dtype, offset, len }
+}
+
+/// Fails a test that hangs.
+pub fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
+    let (done, ended) = channel();
+    let test = thread::spawn(move || {
+        test();
+        done.send(()).unwrap();
+    });
+    // A test that panics drops its sender, and `join` says why.
+    if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+        panic!("no end after {limit:?}");
+    }
+    if let Err(panic) = test.join() {
+        std::panic::resume_unwind(panic);
+    }
+}

@@ -1,0 +1,68 @@
+//! AdamW (Loshchilov & Hutter 2019) on this rank's shard of a bucket, run by run of equal weight decay.
+use backend::{Backend, Op};
+use model::Unit;
+use plan::{Bucket, Memory, Place, Plan, RankId, Res};
+use serde::{Deserialize, Serialize};
+
+/// `[optimizer]` of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    pub lr: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    /// Decay norms and biases too.
+    pub decay_all: bool,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        OptimizerConfig { lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, decay_all: false }
+    }
+}
+
+impl OptimizerConfig {
+    pub fn problems(&self) -> Vec<String> {
+        let mut out = vec![];
+        let mut check = |key: &str, x: f64, fits: bool, way_out: &str| {
+            if !fits || !x.is_finite() {
+                out.push(format!("optimizer.{key} = {x}: {way_out}"));
+            }
+        };
+        check("lr", self.lr, self.lr > 0.0, "must be positive; try 3e-4");
+        check("beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "must be in 0 .. 1; try 0.9");
+        check("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "must be in 0 .. 1; try 0.95");
+        check("eps", self.eps, self.eps > 0.0, "must be positive; try 1e-8");
+        check("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "must not be negative; try 0.1");
+        out
+    }
+
+    /// What `Op::AdamW` reads at step `t`, counted from 1.
+    pub(crate) fn hyper(&self, lr: f64, t: u64) -> [f64; 4] {
+        [lr, 1.0 - self.beta1.powf(t as f64), 1.0 - self.beta2.powf(t as f64), 0.0]
+    }
+}
+
+pub(crate) fn step(dev: &mut dyn Backend, config: &OptimizerConfig, plan: &Plan, mem: &Memory, id: RankId, u: Unit) {
+    let own = plan.stepped(u, id);
+    let [m, v] = mem.view(Res::Opt(u)).split([own.len(); 2]);
+    let (p, g) = (mem.view(Res::Param(u)), mem.view(Res::Grad(u, Place(0))));
+    for run in Bucket::decay_runs(&plan.model, u, own.clone()) {
+        let (at, len) = (run.range.start, run.range.len());
+        let in_shard = at - own.start;
+        dev.run(Op::AdamW {
+            g: g.sub(at, len),
+            norm: mem.view(Res::Norm),
+            hyper: mem.view(Res::Hyper),
+            p: p.sub(at, len),
+            m: m.sub(in_shard, len),
+            v: v.sub(in_shard, len),
+            beta1: config.beta1,
+            beta2: config.beta2,
+            eps: config.eps,
+            weight_decay: if run.decay || config.decay_all { config.weight_decay } else { 0.0 },
+        });
+    }
+}

@@ -1,0 +1,113 @@
+//! One rank: its device, its ends of the lanes, its programs.
+use crate::OptimizerConfig;
+use backend::{Backend, DType, Mark, upload};
+use comm::{CommError, Communicator, Ticket};
+use plan::{LANES, Lane, Plan, RankId, Res};
+use schedule::Program;
+use std::sync::Arc;
+
+/// A rank's end of each lane's communicator; none where the lane's group is the rank alone.
+#[derive(Default)]
+pub struct Comms([Option<Box<dyn Communicator>>; LANES.len()]);
+
+impl Comms {
+    pub fn set(&mut self, lane: Lane, end: Box<dyn Communicator>) {
+        self.0[lane as usize] = Some(end);
+    }
+    pub(crate) fn on(&mut self, lane: Lane) -> &mut dyn Communicator {
+        self.0[lane as usize].as_deref_mut().unwrap_or_else(|| panic!("no communicator on the {lane:?} lane"))
+    }
+    fn all(&mut self) -> impl Iterator<Item = &mut Box<dyn Communicator>> {
+        self.0.iter_mut().flatten()
+    }
+}
+
+pub struct Rank {
+    pub id: RankId,
+    pub plan: Arc<Plan>,
+    pub dev: Box<dyn Backend>,
+    pub(crate) optimizer: OptimizerConfig,
+    pub(crate) comms: Comms,
+    pub(crate) programs: Arc<Vec<Program>>,
+    /// The program whose transfers may still be under way.
+    current: usize,
+    tickets: Vec<Option<Ticket>>,
+    pub(crate) marks: Vec<Mark>,
+    /// Norm over which gradients are clipped; 0: never.
+    pub(crate) max_norm: f64,
+}
+
+impl Rank {
+    /// `dev` was made for the sizes of the programs.
+    pub fn new(
+        id: RankId,
+        plan: Arc<Plan>,
+        programs: Arc<Vec<Program>>,
+        dev: Box<dyn Backend>,
+        comms: Comms,
+        optimizer: OptimizerConfig,
+        max_norm: f64,
+    ) -> Rank {
+        for lane in LANES.iter().filter(|l| **l != Lane::Compute) {
+            let (size, end) = (plan.mesh.group(id, *lane).len(), &comms.0[*lane as usize]);
+            assert_eq!(end.as_ref().map_or(1, |c| c.size()), size, "size of the {lane:?} lane's group");
+        }
+        let mut rank =
+            Rank { id, plan, dev, optimizer, comms, programs, current: 0, tickets: vec![], marks: vec![], max_norm };
+        rank.make_room();
+        rank.put_rope_table();
+        rank
+    }
+
+    fn make_room(&mut self) {
+        let n = self.programs[self.current].actions.len();
+        self.tickets = (0..n).map(|_| None).collect();
+        self.marks = vec![Mark::default(); n];
+    }
+
+    fn put_rope_table(&mut self) {
+        let view = self.programs[0].memory.view(Res::RopeTable);
+        let table = self.plan.model.rope.table(self.plan.positions, self.plan.model.heads.dim);
+        match view.dtype {
+            DType::F64 => upload(&mut *self.dev, &table, view),
+            DType::F32 | DType::U32 => {
+                upload(&mut *self.dev, &table.iter().map(|&x| x as f32).collect::<Vec<_>>(), view)
+            }
+        }
+    }
+
+    /// Another program may begin only when nothing of the last one is under way: waits are derived inside a program.
+    pub(crate) fn enter(&mut self, program: usize) -> Result<(), CommError> {
+        if program != self.current {
+            self.finish()?;
+            self.current = program;
+            self.make_room();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn began(&mut self, action: usize, ticket: Ticket) {
+        assert!(self.tickets[action].replace(ticket).is_none(), "action {action} was not waited for");
+    }
+
+    /// Waits for a transfer and takes back what it was lent.
+    pub(crate) fn settle(&mut self, action: usize) -> Result<(), CommError> {
+        let Some(ticket) = self.tickets[action].take() else { return Ok(()) };
+        let lane = self.programs[self.current].actions[action].lane();
+        for loan in self.comms.on(lane).wait(ticket)?.into_iter().flatten() {
+            self.dev.settle(loan);
+        }
+        Ok(())
+    }
+
+    /// Errors of transfers under way.
+    pub(crate) fn poll(&mut self) -> Result<(), CommError> {
+        self.comms.all().try_for_each(|c| c.poll())
+    }
+
+    /// Until nothing is under way.
+    pub fn finish(&mut self) -> Result<(), CommError> {
+        (0..self.tickets.len()).try_for_each(|i| self.settle(i))?;
+        self.comms.all().try_for_each(|c| c.finish())
+    }
+}

@@ -1,0 +1,229 @@
+//! The interpreter: a program, action by action.
+use crate::{Rank, optim};
+use backend::{Access, DType, Op, View, upload};
+use comm::{Coll, CommError};
+use model::block::{self, GradTo, MicroBatch};
+use model::ends::{self, HeadOut};
+use model::{Inputs, Phase, Unit, UnitKind};
+use plan::{Memory, Micro, Place, Res, StepShape};
+use schedule::{Action, Program};
+use std::sync::Arc;
+
+/// What changes from step to step and is not data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hyper {
+    pub lr: f64,
+    /// Counted from 1.
+    pub step: u64,
+}
+
+/// Runs one step of program number `index`. `batch` gives the input slab of a micro-batch of this rank.
+pub fn run(
+    rank: &mut Rank,
+    index: usize,
+    hyper: Hyper,
+    batch: &mut dyn FnMut(Micro) -> Vec<u32>,
+) -> Result<(), CommError> {
+    rank.enter(index)?;
+    let programs: Arc<Vec<Program>> = rank.programs.clone();
+    let program = &programs[index];
+    let mem = &program.memory;
+    for (i, action) in program.actions.iter().enumerate() {
+        for &transfer in &program.waits[i].tickets {
+            rank.settle(transfer)?;
+        }
+        match *action {
+            Action::Begin => rank.begin(program, hyper),
+            Action::Load { m } => rank.load(program, m, batch(m)),
+            Action::Forward { u, m } => rank.forward(program, u, m),
+            Action::Backward { u, m, place, acc } => rank.backward(program, u, m, place, acc),
+            Action::Merge { u, place } => rank.merge(mem, u, place),
+            Action::SumSquares { u } => rank.sum_squares(program, u),
+            Action::GradNorm => rank.grad_norm(program),
+            Action::Step { u } => optim::step(&mut *rank.dev, &rank.optimizer, &rank.plan, mem, rank.id, u),
+            Action::Poison { res } => rank.poison(mem.view(res)),
+            Action::ReduceCount => rank.transfer(program, i, Coll::AllReduce, None, Some(Res::Count))?,
+            Action::Reduce { u } => {
+                let coll = if rank.plan.mesh.shard_optimizer { Coll::ReduceScatter } else { Coll::AllReduce };
+                rank.transfer(program, i, coll, None, Some(Res::Grad(u, Place(0))))?
+            }
+            Action::Gather { u } => rank.transfer(program, i, Coll::AllGather, None, Some(Res::Param(u)))?,
+            Action::ReduceStats => rank.transfer(program, i, Coll::AllReduce, None, Some(Res::Stats))?,
+            Action::Send { what, to } => {
+                let pair = Coll::SendRecv { from: rank.plan.mesh.stage(rank.id).0, to: to.0 };
+                rank.transfer(program, i, pair, Some(what), None)?
+            }
+            Action::Recv { what, from } => {
+                let pair = Coll::SendRecv { from: from.0, to: rank.plan.mesh.stage(rank.id).0 };
+                rank.transfer(program, i, pair, None, Some(what))?
+            }
+        }
+        rank.marks[i] = rank.dev.mark();
+    }
+    rank.poll()
+}
+
+impl Rank {
+    /// Starts a transfer on the action's lane. With `dst` alone it is in place.
+    fn transfer(
+        &mut self,
+        program: &Program,
+        i: usize,
+        coll: Coll,
+        src: Option<Res>,
+        dst: Option<Res>,
+    ) -> Result<(), CommError> {
+        let waits = &program.waits[i];
+        // A settled transfer has ordered compute behind another lane: only a fresh mark hands that order on.
+        let after = match waits.after {
+            _ if !waits.tickets.is_empty() => self.dev.mark(),
+            Some(action) => self.marks[action],
+            None => Default::default(),
+        };
+        let src = src.map(|r| {
+            let view = self.sized(program, r);
+            self.dev.lend(view, Access::Read)
+        });
+        let dst = dst.map(|r| {
+            let view = self.sized(program, r);
+            self.dev.lend(view, Access::Write)
+        });
+        let ticket = self.comms.on(program.actions[i].lane()).start(after, coll, src, dst)?;
+        self.began(i, ticket);
+        Ok(())
+    }
+
+    fn begin(&mut self, program: &Program, hyper: Hyper) {
+        let shape = program.shape;
+        if shape.phase == Phase::Train {
+            let values = self.optimizer.hyper(hyper.lr, hyper.step);
+            upload(&mut *self.dev, &values, program.memory.view(Res::Hyper));
+        }
+        if !shape.phase.is_cached() {
+            for res in [Res::Stats, Res::Count] {
+                self.dev.run(Op::Fill { y: self.sized(program, res), value: 0.0 });
+            }
+        }
+    }
+
+    /// Persistent memory is sized for the largest program; this one's part of it.
+    fn sized(&self, program: &Program, res: Res) -> View {
+        program.memory.view(res).sub(0, self.plan.size(res, self.id, program.shape).len)
+    }
+
+    fn load(&mut self, program: &Program, m: Micro, slab: Vec<u32>) {
+        let (view, shape) = (program.memory.view(Res::Batch(m)), program.shape);
+        upload(&mut *self.dev, &slab, view);
+        if !shape.phase.is_cached() {
+            let Inputs { labels, .. } = Inputs::of(view, shape.t, shape.phase);
+            self.dev.run(Op::CountLabels { labels, count: program.memory.view(Res::Count), acc: true });
+        }
+    }
+
+    fn forward(&mut self, program: &Program, u: Unit, m: Micro) {
+        let (plan, mem) = (self.plan.clone(), &program.memory);
+        let mb = micro_batch(&plan, mem, program.shape, m);
+        let x = || mem.view(Res::X(Unit(u.0 - 1), m));
+        let w = self.weights(mem, u);
+        let dev = &mut *self.dev;
+        match plan.model.kind(u) {
+            UnitKind::Embedding => ends::embedding_forward(dev, &mb, w, mem.view(Res::X(u, m))),
+            UnitKind::Attention { .. } => {
+                let cache = mb.phase.is_cached().then(|| mem.view(Res::Cache(u)));
+                block::attention_forward(dev, &mb, w, x(), mem.view(Res::X(u, m)), mem.view(Res::Saved(u, m)), cache)
+            }
+            UnitKind::Mlp { .. } => {
+                block::mlp_forward(dev, &mb, w, x(), mem.view(Res::X(u, m)), mem.view(Res::Saved(u, m)))
+            }
+            UnitKind::Head => {
+                let out = if mb.phase.is_cached() {
+                    HeadOut::Logits(mem.view(Res::Logits))
+                } else {
+                    let number = plan.global_micro(self.id, m, program.shape);
+                    HeadOut::Loss { loss: mem.view(Res::Stats).sub(number, 1), count: mem.view(Res::Count) }
+                };
+                let [norm, matrix] = self.head_weights(mem, Res::Param);
+                ends::head_forward(&mut *self.dev, &mb, norm, matrix, x(), mem.view(Res::Saved(u, m)), out)
+            }
+        }
+    }
+
+    fn backward(&mut self, program: &Program, u: Unit, m: Micro, place: Place, acc: bool) {
+        let (plan, mem) = (self.plan.clone(), &program.memory);
+        let mb = micro_batch(&plan, mem, program.shape, m);
+        let (x, dx) = (|| mem.view(Res::X(Unit(u.0 - 1), m)), mem.view(Res::Dx(m)));
+        let (saved, tmp) = (|| mem.view(Res::Saved(u, m)), || mem.view(Res::Tmp(u, m)));
+        let w = self.weights(mem, u);
+        let len = plan.model.bucket_len(u);
+        let dw = GradTo { view: mem.view(Res::Grad(u, place)).sub(0, len), acc };
+        let dev = &mut *self.dev;
+        match plan.model.kind(u) {
+            UnitKind::Embedding => ends::embedding_backward(dev, &mb, dw, dx),
+            UnitKind::Attention { .. } => block::attention_backward(dev, &mb, w, dw, x(), dx, saved(), tmp()),
+            UnitKind::Mlp { .. } => block::mlp_backward(dev, &mb, w, dw, x(), dx, saved(), tmp()),
+            UnitKind::Head => {
+                let w = self.head_weights(mem, Res::Param);
+                let dw = self.head_weights(mem, |unit| Res::Grad(unit, place)).map(|view| GradTo { view, acc });
+                ends::head_backward(&mut *self.dev, &mb, w, dw, x(), dx, saved(), tmp())
+            }
+        }
+    }
+
+    /// A unit's parameters, without the padding of its bucket.
+    fn weights(&self, mem: &Memory, u: Unit) -> View {
+        mem.view(Res::Param(u)).sub(0, self.plan.model.bucket_len(u))
+    }
+
+    /// Norm and matrix of the head, in its own bucket or, tied, the matrix in the embedding's.
+    fn head_weights(&self, mem: &Memory, bucket: impl Fn(Unit) -> Res) -> [View; 2] {
+        let m = &self.plan.model;
+        let own = mem.view(bucket(m.head()));
+        let matrix = m.vocab * m.hidden;
+        let at = if m.tied { mem.view(bucket(m.head_matrix_unit())).sub(0, matrix) } else { own.sub(m.hidden, matrix) };
+        [own.sub(0, m.hidden), at]
+    }
+
+    fn merge(&mut self, mem: &Memory, u: Unit, place: Place) {
+        let at = |p: usize| mem.view(Res::Grad(u, Place(p)));
+        self.dev.run(Op::Add { x: at(place.0), y: at(place.0 - 1) });
+    }
+
+    /// Each chunk of the model is summed by exactly one rank.
+    fn sum_squares(&mut self, program: &Program, u: Unit) {
+        let bucket = self.plan.bucket(u);
+        let part = bucket.filled(self.plan.mesh.replica(self.id));
+        if part.is_empty() {
+            return;
+        }
+        let chunks = part.len().div_ceil(bucket.chunk);
+        let first = self.plan.global_micros(program.shape) + self.plan.first_chunk(u) + part.start / bucket.chunk;
+        let x = program.memory.view(Res::Grad(u, Place(0))).sub(part.start, part.len());
+        let sums = program.memory.view(Res::Stats).sub(first, chunks);
+        self.dev.run(Op::SumSquares { x, sums, chunk: bucket.chunk });
+    }
+
+    fn grad_norm(&mut self, program: &Program) {
+        let mem = &program.memory;
+        let (losses, chunks) = (self.plan.global_micros(program.shape), self.plan.chunks());
+        self.dev.run(Op::GradNorm {
+            sums: mem.view(Res::Stats).sub(losses, chunks),
+            count: mem.view(Res::Count),
+            norm: mem.view(Res::Norm),
+            max_norm: self.max_norm,
+        });
+    }
+
+    fn poison(&mut self, view: View) {
+        if view.dtype == DType::U32 {
+            upload(&mut *self.dev, &vec![u32::MAX; view.len], view);
+        } else {
+            self.dev.run(Op::Fill { y: view, value: f64::NAN });
+        }
+    }
+}
+
+fn micro_batch<'a>(plan: &'a plan::Plan, mem: &Memory, shape: StepShape, m: Micro) -> MicroBatch<'a> {
+    let StepShape { phase, t, .. } = shape;
+    let inputs = Inputs::of(mem.view(Res::Batch(m)), t, phase);
+    MicroBatch { model: &plan.model, phase, t, inputs, rope_table: mem.view(Res::RopeTable) }
+}

@@ -1,0 +1,116 @@
+//! A world of ranks as threads of this process: the embedded engine, and what every test of a layout runs on.
+use crate::{Comms, OptimizerConfig, Rank};
+use backend::{Backend, Cpu, Queue, Queued, Traced};
+use comm::Communicator;
+use plan::{LANES, Lane, Mesh, Plan, RankId};
+use schedule::RankPrograms;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a rank's lanes work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lanes {
+    /// An operation is done when it returns; whoever waits for a transfer does it.
+    Direct,
+    /// Every lane is a queue with a thread of its own, as a stream of a GPU, delayed at random by the seed: a proof that
+    /// programs order what must be ordered.
+    Queued { seed: u64 },
+}
+
+/// What all ranks of a world have in common.
+#[derive(Clone)]
+pub struct World {
+    pub plan: Arc<Plan>,
+    pub optimizer: OptimizerConfig,
+    /// Norm over which gradients are clipped; 0: never.
+    pub max_norm: f64,
+    pub lanes: Lanes,
+    /// Compute threads of a rank.
+    pub threads: usize,
+    /// After which a missing rank is an error.
+    pub timeout: Duration,
+    /// Devices record what they do.
+    pub record: bool,
+}
+
+impl World {
+    /// Runs `body` on every rank of the plan, each on a thread, and gives the results in rank order.
+    pub fn launch<T: Send>(&self, programs: Vec<RankPrograms>, body: impl Fn(&mut Rank) -> T + Sync) -> Vec<T> {
+        assert_eq!(programs.len(), self.plan.mesh.world());
+        let ends = self.communicators();
+        std::thread::scope(|scope| {
+            let body = &body;
+            let start = |(id, (programs, ends)): (usize, (RankPrograms, Ends))| {
+                scope.spawn(move || body(&mut self.rank(RankId(id), programs, ends)))
+            };
+            let ranks: Vec<_> = programs.into_iter().zip(ends).enumerate().map(start).collect();
+            // A panic is ours to see: it goes on after every rank has ended.
+            let ended: Vec<_> = ranks.into_iter().map(|r| r.join()).collect();
+            ended.into_iter().map(|r| r.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        })
+    }
+
+    /// One rank alone, on this thread.
+    pub fn solo(&self, programs: RankPrograms) -> Rank {
+        assert_eq!(self.plan.mesh.world(), 1);
+        self.rank(RankId(0), programs, vec![])
+    }
+
+    fn rank(&self, id: RankId, programs: RankPrograms, ends: Ends) -> Rank {
+        let (dev, queue): (Box<dyn Backend>, Option<Queue>) = match self.lanes {
+            Lanes::Direct => (Box::new(Cpu::new(programs.sizes(), self.threads)), None),
+            Lanes::Queued { seed } => {
+                let dev = Queued::new(programs.sizes(), self.threads, Some(seed ^ id.0 as u64));
+                let queue = dev.queue();
+                (Box::new(dev), Some(queue))
+            }
+        };
+        let dev = if self.record { Box::new(Traced::new(dev)) } else { dev };
+        let mut comms = Comms::default();
+        for (lane, end) in ends {
+            comms.set(
+                lane,
+                match (&queue, self.lanes) {
+                    (Some(queue), Lanes::Queued { seed }) => {
+                        let delays = Some(seed.wrapping_add(id.0 as u64 * 8 + lane as u64));
+                        Box::new(comm::Queued::new(end, queue.clone(), delays))
+                    }
+                    _ => end,
+                },
+            );
+        }
+        let plan = self.plan.clone();
+        Rank::new(id, plan, Arc::new(programs.programs), dev, comms, self.optimizer.clone(), self.max_norm)
+    }
+
+    /// Every rank's ends of its lanes.
+    fn communicators(&self) -> Vec<Ends> {
+        let mesh = self.plan.mesh;
+        let mut out: Vec<Ends> = mesh.ranks().map(|_| vec![]).collect();
+        for lane in LANES.into_iter().filter(|l| *l != Lane::Compute) {
+            for first in mesh.ranks() {
+                let group = mesh.group(first, lane);
+                if group.len() > 1 && group[0] == first {
+                    let members: Vec<usize> = group.iter().map(|r| r.0).collect();
+                    for (rank, end) in members.iter().zip(comm::threads(&lane_name(mesh, lane), &members, self.timeout))
+                    {
+                        out[*rank].push((lane, end));
+                    }
+                }
+            }
+        }
+        out
+    }
+}
+
+type Ends = Vec<(Lane, Box<dyn Communicator>)>;
+
+/// As errors name it.
+fn lane_name(mesh: Mesh, lane: Lane) -> String {
+    let axis = match lane {
+        Lane::Compute | Lane::World => "world".to_string(),
+        Lane::Gather | Lane::Reduce => format!("data-parallel group of {}", mesh.data),
+        Lane::Down | Lane::Up => format!("pipeline of {}", mesh.pipeline),
+    };
+    format!("{lane:?} lane, {axis}")
+}

@@ -1,0 +1,118 @@
+//! The equivalence table: every layout against its twin, bit for bit, and what is not promised differs.
+mod common;
+use common::{Layout, ONE, train, train_actions};
+use exec::Lanes;
+use plan::PipelineSchedule::{GPipe, OneFOneB};
+use schedule::{Action, validate};
+
+const STEPS: u64 = 4;
+const QUEUED: Lanes = Lanes::Queued { seed: 3 };
+
+fn same(twin: &Layout, others: &[Layout]) {
+    let want = train(twin, STEPS);
+    for other in others {
+        assert_eq!(train(other, STEPS), want, "{other:?} against {twin:?}");
+    }
+}
+
+#[test]
+fn a_pipeline_equals_one_rank() {
+    same(
+        &ONE,
+        &[
+            Layout { pipeline: 2, ..ONE },
+            Layout { pipeline: 2, lanes: QUEUED, ..ONE },
+            Layout { pipeline: 3, policy: GPipe, ..ONE },
+            Layout { pipeline: 3, policy: OneFOneB, lanes: QUEUED, ..ONE },
+            Layout { threads: 2, ..ONE },
+            Layout { lanes: QUEUED, ..ONE },
+        ],
+    );
+}
+
+#[test]
+fn zero_1_equals_plain_data_parallelism() {
+    let two = Layout { data: 2, ..ONE };
+    same(
+        &two,
+        &[
+            Layout { shard_optimizer: true, ..two },
+            Layout { shard_optimizer: true, lanes: QUEUED, ..two },
+            Layout { shard_optimizer: true, pipeline: 2, lanes: QUEUED, ..two },
+            Layout { pipeline: 3, policy: GPipe, ..two },
+        ],
+    );
+    let tied = Layout { tied: true, ..two };
+    same(&tied, &[Layout { shard_optimizer: true, lanes: QUEUED, ..tied }]);
+}
+
+/// `reproducible = N`: every data-parallel size dividing N and every pipeline give the bits of one rank.
+#[test]
+fn reproducible_runs_equal_one_rank() {
+    for leaves in [8, 4, 2] {
+        let one = Layout { leaves, ..ONE };
+        let mut others = vec![Layout { pipeline: 2, ..one }, Layout { lanes: QUEUED, ..one }];
+        for data in [2, 4, 8].into_iter().filter(|d| leaves % d == 0) {
+            others.push(Layout { data, shard_optimizer: true, ..one });
+        }
+        others.push(Layout { data: 2, shard_optimizer: true, pipeline: 2, lanes: QUEUED, ..one });
+        same(&one, &others);
+    }
+    let tied = Layout { leaves: 8, tied: true, ..ONE };
+    same(&tied, &[Layout { data: 4, shard_optimizer: true, ..tied }]);
+}
+
+/// The table can fail: other orders of the same sums give other bits, and nothing else does.
+#[test]
+fn other_orders_give_other_bits() {
+    let (one, tree, two) =
+        (train(&ONE, 1), train(&Layout { leaves: 8, ..ONE }, 1), train(&Layout { data: 2, ..ONE }, 1));
+    assert_ne!(one.state, tree.state);
+    assert_ne!(one.state, two.state);
+    assert_eq!(one.losses, tree.losses, "the first loss is before any sum of gradients");
+    let near = |a: f64, b: f64| ((a - b) / b).abs() < 1e-6;
+    assert!(near(one.norms[0], tree.norms[0]) && near(one.norms[0], two.norms[0]));
+}
+
+#[test]
+fn losses_fall() {
+    let out = train(&Layout { data: 2, shard_optimizer: true, pipeline: 2, ..ONE }, 60);
+    assert!(out.losses[59] < out.losses[0] - 1.5, "{} -> {}", out.losses[0], out.losses[59]);
+}
+
+/// Swapping neighbours at random: whatever the validator lets through gives the same bits, on lanes with random delays.
+#[test]
+fn a_legal_reordering_gives_the_same_bits() {
+    let layout = Layout { data: 2, shard_optimizer: true, pipeline: 2, leaves: 4, micros: 8, lanes: QUEUED, ..ONE };
+    let (plan, actions) = (layout.plan(), layout.actions());
+    let want = train(&layout, 2);
+    let legal = |actions: &[Vec<Action>]| {
+        let programs = plan.mesh.ranks().zip(actions).map(|(r, a)| {
+            schedule::RankPrograms::from_actions(&plan, r, vec![(layout.shape(), a.clone())])
+                .map(|mut p| p.programs.remove(0))
+        });
+        programs.collect::<Result<Vec<_>, _>>().is_ok_and(|p| validate::check_world(&plan, &p).is_ok())
+    };
+    let mut x = 88172645463325252u64;
+    let mut draw = |n: usize| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x as usize % n
+    };
+    let (mut refused, mut taken) = (0, 0);
+    let mut edited = actions;
+    for _ in 0..200 {
+        let rank = draw(edited.len());
+        let at = draw(edited[rank].len() - 1);
+        edited[rank].swap(at, at + 1);
+        if legal(&edited) {
+            taken += 1;
+        } else {
+            edited[rank].swap(at, at + 1);
+            refused += 1;
+        }
+    }
+    assert!(taken > 20 && refused > 20, "{taken} taken, {refused} refused");
+    assert_eq!(train_actions(&layout, &edited, 2), want);
+}

@@ -1,0 +1,236 @@
+//! `internevo generate`: text from a checkpoint, through the planned prefill and decode programs.
+use crate::job;
+use crate::sampling::Sampling;
+use anyhow::{Context, Result, bail};
+use backend::DType;
+use checkpoint::HfDir;
+use data::Tokenizer;
+use exec::{Hyper, Lanes, OptimizerConfig, Rank, State, World};
+use model::{Inputs, Phase};
+use plan::{Mesh, PipelineSchedule, Plan, RankId, StepShape};
+use schedule::RankPrograms;
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Write on from a prompt.
+///
+/// Without --temperature the most likely token is taken each time. The text ends at the end-of-text token, at
+/// --max-new-tokens, or where the model's context is full.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A checkpoint: any Hugging Face directory of a supported family
+    checkpoint: PathBuf,
+    #[arg(long, required_unless_present = "prompt_tokens")]
+    prompt: Option<String>,
+    /// Token ids instead of text, as in 1,2,3
+    #[arg(long, value_delimiter = ',', conflicts_with = "prompt")]
+    prompt_tokens: Option<Vec<u32>>,
+    #[arg(long, default_value_t = 128)]
+    max_new_tokens: usize,
+    /// 0 takes the most likely token; 1 samples as the model says
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f64,
+    /// Sample from the k most likely tokens only; 0: all
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Sample from the most likely tokens that together have this probability
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Do not stop at the end-of-text token
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Compute threads; by default one a core
+    #[arg(long)]
+    threads: Option<usize>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tokens of a prompt that go through the model at once.
+const CHUNK: usize = 256;
+const PREFILL: usize = 0;
+const DECODE: usize = 1;
+
+pub fn main(args: &Args) -> Result<()> {
+    let sampling = args.sampling()?;
+    let dir = HfDir::open(&args.checkpoint)?;
+    let vocab = dir.decoder().vocab;
+    let tokenizer = match Tokenizer::load(&args.checkpoint) {
+        Ok(tokenizer) => Some(tokenizer),
+        Err(_) if args.prompt_tokens.is_some() && !args.checkpoint.join("tokenizer.json").exists() => None,
+        Err(e) => return Err(e).context("a prompt of text needs a tokenizer; or give --prompt-tokens"),
+    };
+    let prompt = match (&args.prompt, &args.prompt_tokens, &tokenizer) {
+        (Some(text), _, Some(tokenizer)) => tokenizer.encode(text)?,
+        (_, Some(ids), _) => ids.clone(),
+        _ => unreachable!("clap asks for one of the two, and a text has a tokenizer"),
+    };
+    if prompt.is_empty() {
+        bail!("the prompt is empty; give at least one token");
+    }
+    if let Some(id) = prompt.iter().find(|id| **id as usize >= vocab) {
+        bail!("token {id} of the prompt is outside the vocabulary of {vocab}");
+    }
+
+    let eos = tokenizer.as_ref().filter(|_| !args.ignore_eos).map(|t| t.eos_id());
+    let mut generator =
+        Generator::new(&dir, prompt.len() + args.max_new_tokens, args.threads.unwrap_or_else(job::cores))?;
+    let mut stream = tokenizer.as_ref().filter(|_| !args.json).map(|t| t.stream());
+    if let (Some(text), false) = (&args.prompt, args.json) {
+        print(text)?;
+    }
+    let out = generator.generate(&prompt, args.max_new_tokens, &sampling, eos, &mut |id| match &mut stream {
+        Some(stream) => print(&stream.push(id)?),
+        None if args.json => Ok(()),
+        None => print(&format!("{id} ")),
+    })?;
+    if let Some(stream) = stream {
+        print(&stream.finish()?)?;
+    }
+    if args.json {
+        let text = tokenizer.as_ref().map(|t| t.decode(&out.ids)).transpose()?;
+        let row = json!({ "prompt_tokens": prompt, "tokens": out.ids, "text": text, "stopped_by": out.stopped_by,
+            "prefill_seconds": out.prefill.as_secs_f64(), "decode_seconds": out.decode.as_secs_f64() });
+        println!("{row}");
+    } else {
+        println!();
+        let rate = out.ids.len().saturating_sub(1) as f64 / out.decode.as_secs_f64().max(1e-9);
+        eprintln!("{} tokens, {rate:.1} tokens/s, stopped by {}", out.ids.len(), out.stopped_by);
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+impl Args {
+    fn sampling(&self) -> Result<Sampling> {
+        if self.temperature.is_nan() || self.temperature < 0.0 {
+            bail!("--temperature {}: must not be negative; 0 takes the most likely token", self.temperature);
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            bail!("--top-p {}: must be above 0 and at most 1", self.top_p);
+        }
+        Ok(Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed })
+    }
+}
+
+/// A model with its cache: tokens go in, logits come out.
+pub struct Generator {
+    rank: Rank,
+    shapes: [StepShape; 2],
+    context: usize,
+    /// Tokens in the cache.
+    at: usize,
+}
+
+pub struct Generated {
+    pub ids: Vec<u32>,
+    pub stopped_by: &'static str,
+    pub prefill: Duration,
+    pub decode: Duration,
+}
+
+impl Generator {
+    /// `wanted`: tokens of the prompt and of the answer. The context is that or the model's, whichever is less.
+    pub fn new(dir: &HfDir, wanted: usize, threads: usize) -> Result<Generator> {
+        let model = dir.decoder().clone();
+        let context = wanted.min(model.max_positions);
+        let plan = Arc::new(Plan { model, mesh: Mesh::SOLO, dtype: DType::F32, positions: context, leaves: 0 });
+        let prefill = StepShape { phase: Phase::Prefill, t: CHUNK.min(context), micros: 1 };
+        let shapes = [prefill, StepShape { phase: Phase::Decode, t: 1, micros: 1 }];
+        let programs = RankPrograms::new(&plan, RankId(0), &shapes, PipelineSchedule::OneFOneB);
+        let world = World {
+            plan,
+            optimizer: OptimizerConfig::default(),
+            max_norm: 0.0,
+            lanes: Lanes::Direct,
+            threads,
+            timeout: Duration::ZERO,
+            record: false,
+        };
+        let mut rank = world.solo(programs);
+        for spec in rank.params() {
+            let mut values = vec![0.0; spec.len()];
+            dir.read(&spec.name, 0, &mut values)?;
+            rank.set(State::Param, &spec, 0, &values);
+        }
+        Ok(Generator { rank, shapes, context, at: 0 })
+    }
+
+    /// Logits (V) after the last of `ids`.
+    pub fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        let mut logits = vec![];
+        let mut rest = ids;
+        while !rest.is_empty() {
+            let program = if rest.len() == 1 { DECODE } else { PREFILL };
+            let t = self.shapes[program].t;
+            let (now, later) = rest.split_at(t.min(rest.len()));
+            if self.at + now.len() > self.context {
+                bail!("{} tokens do not fit the context of {}", self.at + rest.len(), self.context);
+            }
+            let slab = Inputs::cached(now, self.at, t);
+            exec::run(&mut self.rank, program, Hyper { lr: 0.0, step: 1 }, &mut |_| slab.clone())?;
+            self.at += now.len();
+            logits = self.rank.logits(program);
+            rest = later;
+        }
+        Ok(logits)
+    }
+
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        max_new: usize,
+        sampling: &Sampling,
+        eos: Option<u32>,
+        each: &mut dyn FnMut(u32) -> Result<()>,
+    ) -> Result<Generated> {
+        let began = Instant::now();
+        let mut logits = self.feed(prompt)?;
+        let prefill = began.elapsed();
+        let (mut ids, mut stopped_by) = (vec![], "max_new_tokens");
+        let began = Instant::now();
+        for index in 0..max_new {
+            let id = sampling.pick(&logits, index as u64);
+            if Some(id) == eos {
+                stopped_by = "end of text";
+                break;
+            }
+            ids.push(id);
+            each(id)?;
+            if self.at == self.context {
+                stopped_by = "full context";
+                break;
+            }
+            if index + 1 < max_new {
+                logits = self.feed(&[id])?;
+            }
+        }
+        Ok(Generated { ids, stopped_by, prefill, decode: began.elapsed() })
+    }
+}
+
+/// A few lines at the end of a training.
+pub fn show_sample(dir: &Path, prompt: &str, threads: usize) -> Result<()> {
+    const NEW: usize = 96;
+    let tokenizer = Tokenizer::load(dir)?;
+    let ids = tokenizer.encode(prompt)?;
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sampling = Sampling { temperature: 0.7, top_k: 0, top_p: 0.9, seed: 0 };
+    let mut generator = Generator::new(&HfDir::open(dir)?, ids.len() + NEW, threads)?;
+    let out = generator.generate(&ids, NEW, &sampling, Some(tokenizer.eos_id()), &mut |_| Ok(()))?;
+    println!("\n--- a sample: prompt, then what the model writes ---\n{prompt}│{}\n---", tokenizer.decode(&out.ids)?);
+    println!("more: internevo generate {} --prompt '...'", dir.display());
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! From a config and a decoder to a plan and its programs: everything that is known before anything runs.
+use crate::config::{Precision, RunConfig, listed};
+use anyhow::{Context, Result, anyhow, bail};
+use backend::{DType, REGIONS, Region};
+use exec::{Lanes, World};
+use model::{Decoder, Phase};
+use plan::{PipelineSchedule, Plan, RankId, StepShape};
+use schedule::{Action, RankPrograms, text, validate};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Number of the training program, and of the evaluation program.
+pub const TRAIN: usize = 0;
+pub const EVAL: usize = 1;
+
+/// After which a rank that does not come is an error.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What a GEMM may pack and threads may stack, beside the plan; for a rank.
+pub const WORKSPACE: usize = 64 << 20;
+
+#[derive(Clone)]
+pub struct Job {
+    pub plan: Arc<Plan>,
+    pub policy: PipelineSchedule,
+    pub train: StepShape,
+    pub eval: StepShape,
+}
+
+impl Job {
+    /// All reasons at once why the config cannot be laid out on so many ranks.
+    pub fn new(config: &RunConfig, decoder: Decoder, ranks: usize) -> Result<Job> {
+        let mut problems = decoder.problems();
+        let mesh = config.parallel.mesh(ranks).map_err(|p| problems.extend(p)).unwrap_or(plan::Mesh::SOLO);
+        let micros = config.micro_batches(mesh.data).map_err(|p| problems.push(p)).unwrap_or(1);
+        let dtype = match config.precision.params {
+            Precision::F32 => DType::F32,
+            Precision::F64 => DType::F64,
+        };
+        let seq_len = config.data.seq_len;
+        let plan = Plan { model: decoder, mesh, dtype, positions: seq_len, leaves: config.train.reproducible };
+        problems.extend(plan.problems(micros));
+        if !problems.is_empty() {
+            bail!("{}", listed(&problems));
+        }
+        let t = seq_len * config.data.micro_batch_size;
+        let train = StepShape { phase: Phase::Train, t, micros };
+        let eval = StepShape { phase: Phase::Eval, t, micros: 1 };
+        Ok(Job { plan: Arc::new(plan), policy: config.parallel.pipeline.schedule, train, eval })
+    }
+
+    fn rank_programs(&self, rank: RankId) -> RankPrograms {
+        RankPrograms::new(&self.plan, rank, &[self.train, self.eval], self.policy)
+    }
+
+    /// The programs of every rank, proved.
+    pub fn programs(&self) -> Result<Vec<RankPrograms>> {
+        self.proved(self.plan.mesh.ranks().map(|r| self.rank_programs(r)).collect())
+    }
+
+    /// As `programs`, with the training step of an edited file.
+    pub fn programs_from(&self, file: &Path) -> Result<Vec<RankPrograms>> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let refused = |e: String| anyhow!("{}: {e}", file.display());
+        let edited: Vec<Vec<Action>> = text::parse(&text, &self.plan).map_err(refused)?;
+        let with_eval = |(rank, actions): (RankId, Vec<Action>)| {
+            let eval = schedule::lower(&self.plan, rank, self.eval, self.policy);
+            RankPrograms::from_actions(&self.plan, rank, vec![(self.train, actions), (self.eval, eval)])
+        };
+        let programs = self.plan.mesh.ranks().zip(edited).map(with_eval).collect::<Result<_, _>>().map_err(refused)?;
+        self.proved(programs).with_context(|| file.display().to_string())
+    }
+
+    fn proved(&self, ranks: Vec<RankPrograms>) -> Result<Vec<RankPrograms>> {
+        for number in [TRAIN, EVAL] {
+            let programs: Vec<_> = ranks.iter().map(|r| r.programs[number].clone()).collect();
+            validate::check_world(&self.plan, &programs).map_err(|e| anyhow!(e))?;
+        }
+        Ok(ranks)
+    }
+
+    pub fn world(&self, config: &RunConfig) -> World {
+        let cores = config.threads.unwrap_or_else(cores);
+        World {
+            plan: self.plan.clone(),
+            optimizer: config.optimizer.clone(),
+            max_norm: config.train.clip_grad_norm,
+            lanes: Lanes::Direct,
+            threads: (cores / self.plan.mesh.world()).max(1),
+            timeout: TIMEOUT,
+            record: false,
+        }
+    }
+
+    /// Label tokens of a global step, if none is masked.
+    pub fn tokens_per_step(&self) -> usize {
+        self.plan.global_micros(self.train) * self.train.t
+    }
+}
+
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Bytes by kind of one rank.
+pub fn memory_by_kind(programs: &RankPrograms) -> Vec<(&'static str, usize)> {
+    let sizes = programs.sizes();
+    let kinds = REGIONS.map(|region| {
+        let name = match region {
+            Region::Param => "parameters",
+            Region::Optim => "optimizer",
+            Region::Grad => "gradients",
+            Region::Act => "activations",
+            Region::Cache => "kv_cache",
+            Region::Misc => "scalars",
+        };
+        (name, sizes[region as usize])
+    });
+    kinds.into_iter().filter(|(_, bytes)| *bytes > 0).chain([("workspace", WORKSPACE)]).collect()
+}
+
+pub fn total(kinds: &[(&'static str, usize)]) -> usize {
+    kinds.iter().map(|(_, bytes)| bytes).sum()
+}
+
+/// Refuses a run that would not fit, with the numbers.
+pub fn check_memory(config: &RunConfig, ranks: &[RankPrograms]) -> Result<()> {
+    let largest = ranks.iter().map(memory_by_kind).max_by_key(|kinds| total(kinds)).expect("a world has a rank");
+    let need = total(&largest);
+    let (limit, source) = match (config.memory_limit(), available_memory()) {
+        (Some(limit), _) => (limit, "memory.limit".to_string()),
+        (None, Some(available)) => {
+            (available / ranks.len(), format!("free memory of this machine over {} ranks", ranks.len()))
+        }
+        (None, None) => return Ok(()),
+    };
+    if need <= limit {
+        return Ok(());
+    }
+    let table: Vec<String> = largest.iter().map(|(kind, bytes)| format!("  {kind:12} {:>10}", human(*bytes))).collect();
+    bail!(
+        "a rank needs {} and has {} ({source})\n{}\nlower data.micro_batch_size or data.seq_len for activations, use more ranks with parallel.zero.stage = 1 for optimizer state, or a pipeline for the rest",
+        human(need),
+        human(limit),
+        table.join("\n")
+    )
+}
+
+/// Linux says what a new program can have without swapping.
+fn available_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib << 10)
+}
+
+/// "1.5 GiB"
+pub fn human(bytes: usize) -> String {
+    let mut x = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if x < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{x:.1} {unit}") };
+        }
+        x /= 1024.0;
+    }
+    format!("{x:.1} TiB")
+}

@@ -1,0 +1,140 @@
+//! `internevo plan` and `internevo schedule`: a run on paper.
+use crate::config::RunConfig;
+use crate::job::{self, Job, human};
+use anyhow::{Context, Result, bail};
+use checkpoint::HfDir;
+use data::Tokenizer;
+use model::Decoder;
+use plan::RankId;
+use schedule::{Program, RankPrograms, pipeline, text, validate};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// What a run will need: parameters, FLOPs per token, memory by kind. Nothing is loaded or run.
+#[derive(clap::Args)]
+pub struct PlanArgs {
+    /// The run file (TOML)
+    config: PathBuf,
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: u16,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Print the step of a run: the passes of each stage, then every rank's actions in order.
+///
+/// The output can be edited and run with `internevo train RUN.toml --program FILE`: a legal reordering gives the same
+/// bits, an illegal one is refused by name.
+#[derive(clap::Args)]
+pub struct ScheduleArgs {
+    /// The run file (TOML)
+    config: PathBuf,
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: u16,
+    /// Only this rank
+    #[arg(long)]
+    rank: Option<usize>,
+}
+
+fn job(config: &Path, set: &[String], ranks: u16) -> Result<(RunConfig, Job)> {
+    let run = RunConfig::load(config, set)?;
+    let decoder = decoder(&run)?;
+    let job = Job::new(&run, decoder, ranks.into()).with_context(|| config.display().to_string())?;
+    Ok((run, job))
+}
+
+/// The shape alone. A tokenizer that is still to be trained is taken at the size it is asked for.
+fn decoder(config: &RunConfig) -> Result<Decoder> {
+    if let Some(dir) = &config.model.init_from {
+        return Ok(HfDir::open(dir)?.decoder().clone());
+    }
+    let vocab = match (config.model.vocab_size, &config.tokenizer.path, config.tokenizer.vocab_size) {
+        (Some(n), ..) | (None, None, Some(n)) => n,
+        (None, Some(path), _) => Tokenizer::load(path)?.vocab_size(),
+        (None, None, None) => bail!("model.vocab_size is missing; give it, tokenizer.path or tokenizer.vocab_size"),
+    };
+    Ok(config.model.decoder(vocab))
+}
+
+pub fn plan(args: &PlanArgs) -> Result<()> {
+    let (config, job) = job(&args.config, &args.set, args.ranks)?;
+    let (plan, seq_len) = (&job.plan, config.data.seq_len);
+    let programs = job.programs()?;
+    let kinds = programs.iter().map(job::memory_by_kind).max_by_key(|k| job::total(k)).expect("a world has a rank");
+    let (parameters, flops) = (plan.model.parameters(), plan.model.flops_per_token(seq_len));
+    let live = programs.iter().flat_map(|r| &r.programs).map(|p| p.memory.live).max().unwrap_or(0);
+    let total = job::total(&kinds);
+    if args.json {
+        let mut memory: serde_json::Map<_, _> =
+            kinds.iter().map(|(kind, bytes)| (kind.to_string(), json!(bytes))).collect();
+        memory.insert("total".into(), json!(total));
+        let row = json!({
+            "parameters": parameters, "flops_per_token": flops, "memory_bytes": memory, "activation_bound_bytes": live,
+            "ranks": plan.mesh.world(), "data": plan.mesh.data, "pipeline": plan.mesh.pipeline,
+            "micro_batches": job.train.micros, "tokens_per_step": job.tokens_per_step(), "actions": programs[0].programs[job::TRAIN].actions.len(),
+        });
+        println!("{row}");
+        return Ok(());
+    }
+    let m = &plan.model;
+    println!(
+        "{}: {} layers, hidden {}, {} heads ({} kv) of {}, ffn {}, vocabulary {}",
+        config.name, m.layers, m.hidden, m.heads.n, m.heads.kv, m.heads.dim, m.ffn, m.vocab
+    );
+    println!("parameters       {parameters:>16}  ({:.2} M)", parameters as f64 / 1e6);
+    println!("FLOPs per token  {:>16.0}  ({:.3} G, forward and backward at {seq_len} tokens)", flops, flops / 1e9);
+    println!(
+        "tokens per step  {:>16}  ({} ranks: data {} x pipeline {}; {} micro-batches of {} tokens a rank)",
+        job.tokens_per_step(),
+        plan.mesh.world(),
+        plan.mesh.data,
+        plan.mesh.pipeline,
+        job.train.micros,
+        job.train.t
+    );
+    println!("memory of the largest rank");
+    for (kind, bytes) in &kinds {
+        println!("  {kind:14} {:>12}", human(*bytes));
+    }
+    println!("  {:14} {:>12}", "total", human(total));
+    println!(
+        "activations: {} planned, {} alive at most at once",
+        human(kinds.iter().find(|(k, _)| *k == "activations").map_or(0, |k| k.1)),
+        human(live)
+    );
+    Ok(())
+}
+
+pub fn schedule(args: &ScheduleArgs) -> Result<()> {
+    let (config, job) = job(&args.config, &args.set, args.ranks)?;
+    let (plan, shape) = (&job.plan, job.train);
+    let ranks = plan.mesh.world();
+    if args.rank.is_some_and(|r| r >= ranks) {
+        bail!("--rank {}: there are {ranks} ranks, numbered from 0", args.rank.unwrap_or_default());
+    }
+    let programs: Vec<Program> =
+        job.programs()?.into_iter().map(|mut r: RankPrograms| r.programs.swap_remove(job::TRAIN)).collect();
+    validate::check_world(plan, &programs).map_err(|e| anyhow::anyhow!(e))?;
+    println!(
+        "# {}: one training step on {ranks} ranks (data {} x pipeline {}), {} micro-batches a rank",
+        config.name, plan.mesh.data, plan.mesh.pipeline, shape.micros
+    );
+    for stage in (0..plan.mesh.pipeline).map(plan::Stage) {
+        let passes = pipeline::order(job.policy, stage, plan.mesh.pipeline, shape.micros);
+        println!("# stage {}: {}", stage.0, passes.iter().map(|p| p.to_string()).collect::<Vec<_>>().join(" "));
+    }
+    let actions: Vec<_> = programs.into_iter().map(|p| p.actions).collect();
+    match args.rank {
+        None => print!("{}", text::print(plan, &actions)),
+        Some(rank) => {
+            println!("rank {rank}");
+            actions[RankId(rank).0].iter().for_each(|a| println!("{}", a.show(plan)));
+        }
+    }
+    Ok(())
+}
