@@ -90,23 +90,43 @@ impl Span {
 /// view for good, which is safe, and loud at the next use.
 #[must_use = "a loan that is not settled locks its view"]
 pub struct Loan {
-    pub view: View,
-    pub access: Access,
-    pub span: Span,
-    /// The loan holds from this point of the compute queue on: an engine must not touch the memory before.
-    pub ready: Mark,
+    view: View,
+    access: Access,
+    span: Span,
+    ready: Mark,
+    /// Of the device that lent, if it works behind one.
+    compute: Option<Queue>,
     id: u64,
 }
 
 impl Loan {
-    /// Two sides of a loan, for an engine that works on a thread of its own behind a queue. The engine's side cannot be
-    /// settled, and ends when the last of its spans is dropped. The host's side is the call that gives the loan back,
-    /// over in queue order: what is pushed to `compute` after it runs after the engine's side has ended. `compute` is
-    /// the queue of the device that lent; all accesses of the device are jobs there, so none meets the engine's.
-    pub fn defer(self, compute: Queue) -> (Loan, impl FnOnce() -> Loan + Send) {
+    pub fn view(&self) -> View {
+        self.view
+    }
+    pub fn access(&self) -> Access {
+        self.access
+    }
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+    /// The loan holds from this point of the compute queue on: an engine must not touch the memory before.
+    pub fn ready(&self) -> Mark {
+        self.ready
+    }
+
+    /// A loan of a device behind a queue, whose jobs are all its accesses.
+    pub(crate) fn behind(self, compute: Queue, ready: Mark) -> Loan {
+        Loan { ready, compute: Some(compute), ..self }
+    }
+
+    /// Two sides of a loan, for an engine that works on a thread of its own. The engine's side cannot be settled, and
+    /// ends when the last of its spans is dropped. The host's side is the call that gives the loan back, over in queue
+    /// order: what the device does after that call runs after the engine's side has ended.
+    pub fn defer(self) -> (Loan, impl FnOnce() -> Loan + Send) {
+        let compute = self.compute.clone().expect("only a device behind a queue can go on before a transfer ends");
         let end = Event::default();
         let span = Span { _end: Some(Arc::new(End(end.clone()))), ..self.span.clone() };
-        let engine = Loan { span, id: NEVER_ISSUED, ..self };
+        let engine = Loan { span, id: NEVER_ISSUED, compute: None, ..self };
         let back = move || {
             compute.push(move || end.wait());
             self
@@ -209,7 +229,7 @@ impl Arena {
         self.last_id += 1;
         self.ledger.push((self.last_id, view, access));
         let span = Span { mem: self.mem[view.region as usize].clone(), view, _end: None };
-        Loan { view, access, span, ready: Mark::default(), id: self.last_id }
+        Loan { view, access, span, ready: Mark::default(), compute: None, id: self.last_id }
     }
 
     pub fn settle(&mut self, loan: Loan) {

@@ -74,13 +74,11 @@ impl Backend for Queued {
         let conflicts = self.touched.iter().filter(|t| t.0.overlaps(&view));
         let ready = conflicts.map(|&(_, read, write)| if access == Access::Write { read.max(write) } else { write });
         let ready = ready.max().unwrap_or_default();
-        let mut loan = self.ledger.lend(view, access);
-        loan.ready = ready;
-        loan
+        self.ledger.lend(view, access).behind(self.queue.clone(), ready)
     }
     fn settle(&mut self, loan: Loan) {
         // The engine has pushed its wait: whoever comes after this mark comes after the transfer.
-        self.touch(loan.view, loan.access, self.queue.mark());
+        self.touch(loan.view(), loan.access(), self.queue.mark());
         self.ledger.settle(loan);
     }
     fn high_water(&self, region: Region) -> usize {

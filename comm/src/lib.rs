@@ -86,12 +86,12 @@ impl Call {
     /// Checks one rank's side. What it refuses is our own mistake; what it cannot see, another rank's side, is an error.
     pub fn new([rank, size]: [usize; 2], after: Mark, op: Coll, src: &Option<Loan>, dst: &Option<Loan>) -> Call {
         for loan in [src, dst].into_iter().flatten() {
-            assert!(after >= loan.ready, "{op:?} after {after:?} of memory that is ready at {:?}", loan.ready);
+            assert!(after >= loan.ready(), "{op:?} after {after:?} of memory that is ready at {:?}", loan.ready());
         }
         if let Some(dst) = dst {
-            assert_eq!(dst.access, Access::Write, "{op:?} writes {:?}", dst.view);
+            assert_eq!(dst.access(), Access::Write, "{op:?} writes {:?}", dst.view());
         }
-        let [from, to] = [src, dst].map(|loan| loan.as_ref().map(|loan| loan.span.len()));
+        let [from, to] = [src, dst].map(|loan| loan.as_ref().map(|loan| loan.span().len()));
         let len = match (op, from, to) {
             (Coll::AllReduce, None, Some(whole)) => whole,
             (Coll::ReduceScatter, Some(whole), Some(part)) if part * size == whole => whole,
@@ -101,7 +101,7 @@ impl Call {
             (Coll::SendRecv { from, to }, None, Some(len)) if to == rank && from != rank && from < size => len,
             (op, from, to) => panic!("{op:?} of rank {rank} of {size} with src {from:?}, dst {to:?} elements"),
         };
-        let dtypes = [src, dst].map(|loan| loan.as_ref().map(|loan| loan.span.dtype()));
+        let dtypes = [src, dst].map(|loan| loan.as_ref().map(|loan| loan.span().dtype()));
         let dtype = match dtypes {
             [Some(src), Some(dst)] => {
                 assert_eq!(src, dst, "{op:?} between dtypes");

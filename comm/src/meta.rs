@@ -27,7 +27,7 @@ impl Communicator for Meta {
     fn start(&mut self, after: Mark, op: Coll, src: Option<Loan>, dst: Option<Loan>) -> Result<Ticket, CommError> {
         Call::new([self.rank, self.size], after, op, &src, &dst);
         for loan in [&src, &dst].into_iter().flatten() {
-            assert!(!loan.span.is_real(), "{op:?} of real memory {:?} on an engine that moves nothing", loan.view);
+            assert!(!loan.span().is_real(), "{op:?} of real memory {:?} on an engine that moves nothing", loan.view());
         }
         Ok(self.open.add([src, dst]))
     }

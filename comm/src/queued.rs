@@ -62,7 +62,7 @@ impl Communicator for Queued {
         Call::new([self.rank, self.size], after, op, &src, &dst);
         assert!(after <= self.compute.mark(), "{op:?} after {after:?}, which compute never reaches");
         let defer = |loan: Loan| {
-            let (engine, back) = loan.defer(self.compute.clone());
+            let (engine, back) = loan.defer();
             (engine, Box::new(back) as Back)
         };
         let [(src, src_back), (dst, dst_back)] = [src, dst].map(|loan| loan.map(defer).unzip());

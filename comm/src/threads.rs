@@ -49,7 +49,7 @@ impl Communicator for Threads {
 
     fn start(&mut self, after: Mark, op: Coll, src: Option<Loan>, dst: Option<Loan>) -> Result<Ticket, CommError> {
         let call = Call::new([self.rank, self.size()], after, op, &src, &dst);
-        let post = [&src, &dst].map(|loan| loan.as_ref().map(|loan| loan.span.clone()));
+        let post = [&src, &dst].map(|loan| loan.as_ref().map(|loan| loan.span().clone()));
         for span in post.iter().flatten() {
             assert!(span.is_real(), "{call} of phantom memory on an engine that moves it");
         }

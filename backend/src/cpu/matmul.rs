@@ -7,9 +7,11 @@ use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// Rows and columns of an output tile. Wide enough that packing the factors costs little, small enough that there are
-/// tiles for everybody.
-const TILE: [usize; 2] = [512, 128];
+/// Columns of an output tile: above 128 `gemm` packs a transposed `a`, up to there it would stride through it.
+const COLS: usize = 256;
+/// Rows of a tile, the first that makes tiles for `MANY` workers: the more rows, the less often is `b` packed.
+const ROWS: [usize; 4] = [512, 256, 128, 64];
+const MANY: usize = 8;
 
 /// A matrix inside a slice: element (i, j) lies at `i * step[0] + j * step[1]`. Only `new` makes one out of nothing, so
 /// every element is inside.
@@ -57,10 +59,12 @@ pub fn matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, scale: E, acc: bool) {
 pub fn par_matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, acc: bool) {
     let (m, n) = (a.shape[0], b.shape[1]);
     assert_eq!(c.len(), m * n);
-    let (c, across) = (AtomicPtr::new(c.as_mut_ptr()), n.div_ceil(TILE[1]));
-    (0..m.div_ceil(TILE[0]) * across).into_par_iter().for_each(|tile| {
-        let (i, j) = (tile / across * TILE[0], tile % across * TILE[1]);
-        let (a, b) = (a.rows(i, TILE[0].min(m - i)), b.t().rows(j, TILE[1].min(n - j)).t());
+    let across = n.div_ceil(COLS);
+    let rows = ROWS.into_iter().find(|rows| m.div_ceil(*rows) * across >= MANY).unwrap_or(ROWS[3]);
+    let c = AtomicPtr::new(c.as_mut_ptr());
+    (0..m.div_ceil(rows) * across).into_par_iter().for_each(|tile| {
+        let (i, j) = (tile / across * rows, tile % across * COLS);
+        let (a, b) = (a.rows(i, rows.min(m - i)), b.t().rows(j, COLS.min(n - j)).t());
         // SAFETY: rows i.. and columns j.. of c, as many as a has rows and b columns, are inside c, whose rows are n
         // apart; tiles are disjoint, and c is ours alone until all of them are done.
         unsafe { product(c.load(Ordering::Relaxed).add(i * n + j), n, a, b, E::ONE, acc) }
