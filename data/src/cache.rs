@@ -100,8 +100,7 @@ fn load(folder: &Path, fingerprint: u64) -> std::result::Result<Cache, String> {
     if hash(&documents) != meta.documents_hash {
         return Err("documents.bin is not what was written".into());
     }
-    let ends: Vec<usize> =
-        documents.as_chunks().0.iter().map(|end| u64::from_le_bytes(*end) as usize).collect();
+    let ends: Vec<usize> = documents.as_chunks().0.iter().map(|end| u64::from_le_bytes(*end) as usize).collect();
     let width = if meta.bytes_per_id == 2 { Width::U16 } else { Width::U32 };
     let counts = (ends.len(), ends.last().copied(), tokens.len());
     if counts != (meta.documents, Some(meta.tokens), meta.tokens * width.bytes()) {
@@ -139,17 +138,12 @@ fn write(corpus: &Corpus, tokenizer: &Tokenizer, folder: &Path, fingerprint: u64
         |_, text| {
             let mut ids = tokenizer.encode(text)?;
             ids.push(tokenizer.eos_id());
-            Ok((
-                ids.len(),
-                ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take(bytes_per_id)).collect(),
-            ))
+            Ok((ids.len(), ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take(bytes_per_id)).collect()))
         },
         |(len, bytes): (usize, Vec<u8>)| {
             written += len;
             tokens.write_all(&bytes).map_err(DataError::io("write", &tokens_path))?;
-            documents
-                .write_all(&(written as u64).to_le_bytes())
-                .map_err(DataError::io("write", &documents_path))
+            documents.write_all(&(written as u64).to_le_bytes()).map_err(DataError::io("write", &documents_path))
         },
     )?;
     tokens.flush().map_err(DataError::io("write", &tokens_path))?;

@@ -85,8 +85,8 @@ pub(crate) enum HeldOut<'a> {
 
 /// Endings of the files that are read as text, unless `data.extensions` says otherwise.
 const TEXT_EXTENSIONS: [&str; 24] = [
-    "txt", "text", "md", "rst", "tex", "rs", "toml", "py", "c", "h", "cc", "cpp", "hpp", "cu", "cuh", "go",
-    "java", "js", "ts", "html", "css", "sh", "yaml", "yml",
+    "txt", "text", "md", "rst", "tex", "rs", "toml", "py", "c", "h", "cc", "cpp", "hpp", "cu", "cuh", "go", "java",
+    "js", "ts", "html", "css", "sh", "yaml", "yml",
 ];
 
 impl DataConfig {

@@ -52,10 +52,7 @@ pub fn open(
         Kind::Text | Kind::Jsonl => {
             let tokenizer = tokenizer.ok_or(DataError::NoTokenizer { kind: cfg.kind.name() })?;
             if tokenizer.vocab_size() > vocab_size {
-                return Err(DataError::VocabularyTooSmall {
-                    tokenizer: tokenizer.vocab_size(),
-                    model: vocab_size,
-                });
+                return Err(DataError::VocabularyTooSmall { tokenizer: tokenizer.vocab_size(), model: vocab_size });
             }
             open_documents(cfg, tokenizer, seed, cache_dir)
         }
@@ -115,13 +112,7 @@ impl Dataset {
     }
 
     fn new(cfg: &DataConfig, stream: Stream, rows: usize, shuffle: Option<u64>) -> Dataset {
-        Dataset {
-            stream,
-            rows: rows as u64,
-            seq_len: cfg.seq_len,
-            micro_batch_size: cfg.micro_batch_size,
-            shuffle,
-        }
+        Dataset { stream, rows: rows as u64, seq_len: cfg.seq_len, micro_batch_size: cfg.micro_batch_size, shuffle }
     }
 }
 
@@ -129,8 +120,7 @@ impl Dataset {
 fn open_tokens(cfg: &DataConfig, vocab_size: usize, seed: u64) -> Result<Splits> {
     let open = |path: &Path, split| {
         let ids = tokens::open(path, cfg.dtype, vocab_size)?;
-        let rows =
-            enough(path, split, ids.len(), cfg.seq_len + 1, ids.len().saturating_sub(1) / cfg.seq_len)?;
+        let rows = enough(path, split, ids.len(), cfg.seq_len + 1, ids.len().saturating_sub(1) / cfg.seq_len)?;
         Ok((Arc::new(ids), rows))
     };
     let dataset = |ids: &Arc<TokenIds>, rows: Range<usize>, shuffle| {

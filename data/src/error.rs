@@ -46,9 +46,7 @@ pub enum DataError {
         "tokenizer.vocab_size trains on text and data.kind is \"tokens\"; set tokenizer.path, or leave [tokenizer] out"
     )]
     NoTrainingText,
-    #[error(
-        "the tokenizer has {tokenizer} ids and the model {model}; set model.vocab_size = {tokenizer} or more"
-    )]
+    #[error("the tokenizer has {tokenizer} ids and the model {model}; set model.vocab_size = {tokenizer} or more")]
     VocabularyTooSmall { tokenizer: usize, model: usize },
     #[error(
         "tokenizer.vocab_size = {vocab_size}: a byte-level vocabulary needs 257 (every byte and the end of text); try 4096"

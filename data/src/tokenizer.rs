@@ -47,9 +47,7 @@ impl Tokenizer {
         }
         match (&cfg.path, cfg.vocab_size) {
             (Some(path), _) => Tokenizer::load(path).map(Some),
-            (None, Some(vocab_size)) => {
-                Tokenizer::train(training_text(data, seed)?.into_iter(), vocab_size).map(Some)
-            }
+            (None, Some(vocab_size)) => Tokenizer::train(training_text(data, seed)?.into_iter(), vocab_size).map(Some),
             (None, None) => Ok(None),
         }
     }
@@ -75,9 +73,7 @@ impl Tokenizer {
                 .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
                 .build(),
         );
-        inner
-            .train(&mut trainer, documents)
-            .map_err(|error| DataError::Encode { problem: error.to_string() })?;
+        inner.train(&mut trainer, documents).map_err(|error| DataError::Encode { problem: error.to_string() })?;
         let json = inner.to_string(true).map_err(|error| DataError::Encode { problem: error.to_string() })?;
         let eos_id = inner.token_to_id(END_OF_TEXT).expect("the trainer was given this token");
         let mut config = plain_config(END_OF_TEXT);
@@ -202,8 +198,7 @@ fn find_eos(inner: &Inner, config: Option<&Map<String, Value>>, file: &Path) -> 
         path,
         problem: format!("{what} is not in the vocabulary of tokenizer.json; correct one of the two"),
     };
-    let token =
-        config.and_then(|config| config.get("eos_token")).map(|token| token.get("content").unwrap_or(token));
+    let token = config.and_then(|config| config.get("eos_token")).map(|token| token.get("content").unwrap_or(token));
     if let Some(token) = token.and_then(Value::as_str) {
         let beside = file.with_file_name("tokenizer_config.json");
         return inner.token_to_id(token).ok_or_else(|| missing(format!("eos_token {token}"), beside));

@@ -154,7 +154,7 @@ impl Rank {
         let (x, dx) = (|| mem.view(Res::X(Unit(u.0 - 1), m)), mem.view(Res::Dx(m)));
         let (saved, tmp) = (|| mem.view(Res::Saved(u, m)), || mem.view(Res::Tmp(u, m)));
         let w = self.weights(mem, u);
-        let len = plan.model.bucket_len(u);
+        let len = plan.bucket(u).len;
         let dw = GradTo { view: mem.view(Res::Grad(u, place)).sub(0, len), acc };
         let dev = &mut *self.dev;
         match plan.model.kind(u) {
@@ -171,7 +171,7 @@ impl Rank {
 
     /// A unit's parameters, without the padding of its bucket.
     fn weights(&self, mem: &Memory, u: Unit) -> View {
-        mem.view(Res::Param(u)).sub(0, self.plan.model.bucket_len(u))
+        mem.view(Res::Param(u)).sub(0, self.plan.bucket(u).len)
     }
 
     /// Norm and matrix of the head, in its own bucket or, tied, the matrix in the embedding's.

@@ -66,7 +66,7 @@ fn run(dir: &Path, mesh: Mesh, dtype: DType, tolerance: &Tolerance) {
     let ids: Vec<u32> = read("tokens.bin").chunks(2).map(|x| u16::from_le_bytes([x[0], x[1]]) as u32).collect();
 
     let hf = HfDir::open(dir).unwrap();
-    let plan = Plan { model: hf.decoder().clone(), mesh, dtype, positions: s, leaves: 0 };
+    let plan = Plan::new(hf.decoder().clone(), mesh, dtype, s, 0);
     let shape = StepShape { phase: Phase::Train, t: s * b, micros: micros / mesh.data };
     let programs = mesh.ranks().map(|r| RankPrograms::new(&plan, r, &[shape], PipelineSchedule::OneFOneB)).collect();
     let optimizer = OptimizerConfig {

@@ -1,14 +1,16 @@
 //! The run's TOML: parsed, checked as a whole, never changed afterwards. Defaults live on the structs; each crate owns
 //! its sections.
+mod text;
+
 use crate::lr::LrScheduleConfig;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use data::{DataConfig, TokenizerConfig};
 use exec::OptimizerConfig;
 use model::ModelConfig;
 use plan::ParallelConfig;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use toml::{Table, Value};
+use text::RunText;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,37 +127,40 @@ impl Default for CheckpointConfig {
 impl RunConfig {
     /// Reads a run file; `set` holds `key.path=value` overrides. All problems at once, each with its key and a way out.
     pub fn load(path: &Path, set: &[String]) -> Result<RunConfig> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut table: Table = match text.parse() {
-            Ok(table) => table,
-            Err(e) => bail!("{} is not TOML: {e}", path.display()),
-        };
-        for assignment in set {
-            put(&mut table, assignment)?;
+        let file = path.display();
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
+        let mut text = RunText::parse(&text).map_err(|e| anyhow!("{file} is not TOML: {}", e.to_string().trim()))?;
+        set.iter().try_for_each(|assignment| text.set(assignment))?;
+        let mut reading = text.read::<RunConfig>();
+        if let Some(config) = &reading.config {
+            reading.extend(config.problems());
         }
-        let (config, mut problems) = parse(table, &text);
-        if let Some(config) = &config {
-            config.check(&mut problems);
-        }
-        match config {
+        let problems: Vec<String> = reading.problems.iter().map(|p| text.located(p)).collect();
+        match reading.config {
             Some(config) if problems.is_empty() => Ok(config),
-            _ => bail!("{}: {}", path.display(), listed(&problems)),
+            _ => bail!("{file}: {}", listed(&problems)),
         }
     }
 
     /// What can be checked without looking at ranks, files or data.
-    fn check(&self, problems: &mut Vec<String>) {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = vec![];
         if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
             problems.push(format!("name = {:?}: must be the name of a folder; try \"demo\"", self.name));
         }
         if self.threads == Some(0) {
             problems.push("threads = 0: must be at least 1; remove it for one a core".into());
         }
-        problems.extend(self.model.problems());
-        self.data.validate(problems);
-        self.tokenizer.validate(problems);
+        let shape = self.model.problems();
+        if shape.is_empty() && self.model.init_from.is_none() {
+            let vocab = self.tokenizer.vocab_size.unwrap_or(1); // of a tokenizer that is loaded later
+            problems.extend(self.model.decoder(vocab).problems());
+        }
+        problems.extend(shape);
+        self.data.validate(&mut problems);
+        self.tokenizer.validate(&mut problems);
         problems.extend(self.optimizer.problems());
-        self.train.check(problems);
+        problems.extend(self.train.problems());
         problems.extend(self.lr_schedule.problems(self.optimizer.lr, self.train.steps));
         if self.checkpoint.keep_last == 0 {
             problems.push("checkpoint.keep_last = 0 would delete every checkpoint; try 2".into());
@@ -165,6 +170,7 @@ impl RunConfig {
         {
             problems.push(format!("memory.limit = {limit:?} is not a size; try \"80GiB\" or \"900MB\""));
         }
+        problems
     }
 
     /// Bytes of `memory.limit`.
@@ -193,7 +199,8 @@ impl RunConfig {
 }
 
 impl TrainConfig {
-    fn check(&self, problems: &mut Vec<String>) {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = vec![];
         if self.steps == 0 {
             problems.push("train.steps = 0: must be at least 1; try 100".into());
         }
@@ -201,7 +208,7 @@ impl TrainConfig {
             problems.push("train.micro_batches = 0: must be at least 1; try 1".into());
         }
         if self.global_batch_size == Some(0) {
-            problems.push("train.global_batch_size = 0: must be at least 1".into());
+            problems.push("train.global_batch_size = 0: must be at least 1; try data.micro_batch_size".into());
         }
         if self.micro_batches.is_some() && self.global_batch_size.is_some() {
             problems.push("train.micro_batches and train.global_batch_size are both set; keep one".into());
@@ -210,6 +217,7 @@ impl TrainConfig {
             problems
                 .push(format!("train.clip_grad_norm = {}: must not be negative; 0 means never", self.clip_grad_norm));
         }
+        problems
     }
 }
 
@@ -219,102 +227,6 @@ pub fn listed(problems: &[String]) -> String {
         [one] => one.clone(),
         many => format!("{} problems\n  - {}", many.len(), many.join("\n  - ")),
     }
-}
-
-/// `key.path=value`; a value that is not TOML is a string.
-fn put(table: &mut Table, assignment: &str) -> Result<()> {
-    let Some((path, value)) = assignment.split_once('=') else {
-        bail!("--set {assignment}: expected key.path=value, as in --set train.steps=10");
-    };
-    let value = match format!("x = {value}").parse::<Table>() {
-        Ok(mut parsed) => parsed.remove("x").expect("it was parsed"),
-        Err(_) => Value::String(value.into()),
-    };
-    let keys: Vec<&str> = path.trim().split('.').collect();
-    let (last, sections) = keys.split_last().expect("split gives at least one");
-    let mut at = table;
-    for section in sections {
-        let entry = at.entry(*section).or_insert_with(|| Value::Table(Table::new()));
-        let Value::Table(inner) = entry else { bail!("--set {assignment}: `{section}` is not a section") };
-        at = inner;
-    }
-    at.insert((*last).into(), value);
-    Ok(())
-}
-
-/// Every unknown key is reported, and the rest is parsed without it.
-fn parse(mut table: Table, text: &str) -> (Option<RunConfig>, Vec<String>) {
-    let mut problems = vec![];
-    loop {
-        let error = match serde_path_to_error::deserialize::<_, RunConfig>(table.clone()) {
-            Ok(config) => return (Some(config), problems),
-            Err(error) => error,
-        };
-        let path = error.path().to_string();
-        let message = error.inner().to_string();
-        let message = message.trim();
-        let Some(unknown) = Unknown::of(message, &path) else {
-            let key = if path == "." { String::new() } else { format!("{path}: ") };
-            problems.push(format!("{}{key}{message}", line_of(text, &path)));
-            return (None, problems);
-        };
-        problems.push(format!("{}{}", line_of(text, &unknown.path), unknown.problem()));
-        if !remove(&mut table, &unknown.path) {
-            return (None, problems);
-        }
-    }
-}
-
-/// What serde says of a key that a section does not have.
-struct Unknown {
-    path: String,
-    key: String,
-    known: Vec<String>,
-}
-
-impl Unknown {
-    fn of(message: &str, path: &str) -> Option<Unknown> {
-        let rest = message.lines().next()?.strip_prefix("unknown field `")?;
-        let (key, rest) = rest.split_once('`')?;
-        let known = rest.split('`').skip(1).step_by(2).map(str::to_string).collect();
-        let section = path.strip_suffix(key).unwrap_or(path).trim_end_matches('.');
-        let full = if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
-        Some(Unknown { path: full, key: key.into(), known })
-    }
-
-    fn problem(&self) -> String {
-        let near = |k: &&String| strsim::damerau_levenshtein(k, &self.key) <= 2.max(self.key.len() / 4);
-        let best = self.known.iter().filter(near).min_by_key(|k| strsim::damerau_levenshtein(k, &self.key));
-        match best {
-            Some(best) => format!("{} is not a key; did you mean {best}?", self.path),
-            None => format!("{} is not a key; there are {}", self.path, self.known.join(", ")),
-        }
-    }
-}
-
-fn remove(table: &mut Table, path: &str) -> bool {
-    match path.split_once('.') {
-        None => table.remove(path).is_some(),
-        Some((section, rest)) => match table.get_mut(section) {
-            Some(Value::Table(inner)) => remove(inner, rest),
-            _ => false,
-        },
-    }
-}
-
-/// `line 12: ` where the file spells a key in its section; nothing where it does not (inline tables, `--set`).
-fn line_of(text: &str, path: &str) -> String {
-    let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
-    let mut current = String::new();
-    for (i, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if let Some(header) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
-            current = header.trim().to_string();
-        } else if current == section && line.split('=').next().is_some_and(|k| k.trim() == key) {
-            return format!("line {}: ", i + 1);
-        }
-    }
-    String::new()
 }
 
 /// "80GiB", "900 MB", "4096".

@@ -75,7 +75,7 @@ pub fn main(args: &Args) -> Result<()> {
 
 fn evaluate(dir: &HfDir, ids: &[u32], seq_len: usize, threads: usize) -> Result<Loss> {
     let model = dir.decoder().clone();
-    let plan = Arc::new(Plan { model, mesh: Mesh::SOLO, dtype: DType::F32, positions: seq_len, leaves: 0 });
+    let plan = Arc::new(Plan::new(model, Mesh::SOLO, DType::F32, seq_len, 0));
     let shape = StepShape { phase: Phase::Eval, t: seq_len, micros: 1 };
     let programs = RankPrograms::new(&plan, RankId(0), &[shape], PipelineSchedule::OneFOneB);
     let waiting = report::waiting(&format!("{} tokens, {} of memory", ids.len(), human(programs.sizes().iter().sum())));

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 pub struct RunFolder {
     path: PathBuf,
+    /// The run starts again.
+    fresh: bool,
     /// The lock goes with the process, however it ends.
     _lock: File,
 }
@@ -21,18 +23,16 @@ impl RunFolder {
     pub fn open(config: &RunConfig, resume: bool, fresh: bool) -> Result<(RunFolder, Start)> {
         let path = config.folder();
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        let folder = RunFolder { _lock: lock(&path)?, path };
-        let start = folder.start(config, resume, fresh)?;
+        let folder = RunFolder { _lock: lock(&path)?, path, fresh };
+        let start = folder.start(config, resume)?;
         Ok((folder, start))
     }
 
-    fn start(&self, config: &RunConfig, resume: bool, fresh: bool) -> Result<Start> {
-        let at = self.path.display();
-        if fresh {
-            remove(&self.checkpoints())?;
-            remove(&self.tokenizer())?;
+    fn start(&self, config: &RunConfig, resume: bool) -> Result<Start> {
+        if self.fresh {
             return Ok(Start::New);
         }
+        let at = self.path.display();
         let Some(found) = checkpoint::newest(&self.checkpoints())? else {
             if resume {
                 eprintln!("{at} has no checkpoint yet: starting from the beginning");
@@ -58,15 +58,18 @@ impl RunFolder {
     pub fn checkpoint(&self, step: u64) -> PathBuf {
         self.checkpoints().join(format!("step_{step}"))
     }
-    pub fn tokenizer(&self) -> PathBuf {
-        self.path.join("tokenizer")
-    }
     pub fn cache(&self) -> PathBuf {
         self.path.join("cache")
     }
 
-    /// The config as it was understood, defaults and overrides included.
-    pub fn write_config(&self, config: &RunConfig) -> Result<()> {
+    /// Everything has been checked: what the run gives up goes, and its config is written as it was understood, defaults
+    /// and overrides included.
+    pub fn begin(&self, config: &RunConfig, start: &Start) -> Result<()> {
+        match start {
+            Start::New if self.fresh => remove(&self.checkpoints())?,
+            Start::New => checkpoint::rewind(&self.checkpoints(), None)?,
+            Start::Resume { step, .. } => checkpoint::rewind(&self.checkpoints(), Some(*step))?,
+        }
         let path = self.path.join("config.toml");
         let text = toml::to_string_pretty(config).expect("a config is TOML");
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -81,10 +84,12 @@ impl RunFolder {
             let row: Option<serde_json::Value> = serde_json::from_str(line).ok();
             row.and_then(|r| r["step"].as_u64()).is_some_and(|s| step > 0 && s <= step)
         };
-        let mut file = File::create(&path).with_context(context)?;
-        for line in text.lines().filter(kept) {
-            writeln!(file, "{line}").with_context(context)?;
-        }
+        let mut rows: Vec<&str> = text.lines().filter(kept).collect();
+        rows.push(""); // a line ends with a line feed
+        // Renamed into place, so that a full disk or a crash loses no rows.
+        let new = self.path.join("metrics.jsonl.tmp");
+        let mut file = File::create(&new).with_context(context)?;
+        file.write_all(rows.join("\n").as_bytes()).and_then(|()| fs::rename(&new, &path)).with_context(context)?;
         Ok(file)
     }
 }

@@ -144,7 +144,7 @@ impl Generator {
     pub fn new(dir: &HfDir, wanted: usize, threads: usize) -> Result<Generator> {
         let model = dir.decoder().clone();
         let context = wanted.min(model.max_positions);
-        let plan = Arc::new(Plan { model, mesh: Mesh::SOLO, dtype: DType::F32, positions: context, leaves: 0 });
+        let plan = Arc::new(Plan::new(model, Mesh::SOLO, DType::F32, context, 0));
         let prefill = StepShape { phase: Phase::Prefill, t: CHUNK.min(context), micros: 1 };
         let shapes = [prefill, StepShape { phase: Phase::Decode, t: 1, micros: 1 }];
         let programs = RankPrograms::new(&plan, RankId(0), &shapes, PipelineSchedule::OneFOneB);

@@ -39,8 +39,12 @@ impl Job {
             Precision::F64 => DType::F64,
         };
         let seq_len = config.data.seq_len;
-        let plan = Plan { model: decoder, mesh, dtype, positions: seq_len, leaves: config.train.reproducible };
-        problems.extend(plan.problems(micros));
+        // What follows from sizes is looked at when the sizes are sound.
+        if !problems.is_empty() {
+            bail!("{}", listed(&problems));
+        }
+        let plan = Plan::new(decoder, mesh, dtype, seq_len, config.train.reproducible);
+        let problems = plan.problems(micros);
         if !problems.is_empty() {
             bail!("{}", listed(&problems));
         }

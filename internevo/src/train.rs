@@ -68,7 +68,7 @@ enum Weights {
 pub fn main(args: &Args) -> Result<()> {
     let config = RunConfig::load(&args.config, &args.set)?;
     let (folder, start) = RunFolder::open(&config, args.resume, args.fresh)?;
-    let tokenizer = tokenizer(&config, &folder, &start)?;
+    let tokenizer = tokenizer(&config, &start)?;
     let (weights, decoder) = weights(&config, &start, tokenizer.as_ref())?;
     let job = Job::new(&config, decoder, args.ranks.into()).with_context(|| args.config.display().to_string())?;
     let programs = match &args.program {
@@ -77,11 +77,10 @@ pub fn main(args: &Args) -> Result<()> {
     };
     job::check_memory(&config, &programs)?;
     let data = open_data(&config, &job, tokenizer.as_ref(), &folder)?;
-    folder.write_config(&config)?;
+    folder.begin(&config, &start)?;
 
     let memory_bytes = job::total(&job::memory_by_kind(&programs[0]));
     let first = if let Start::Resume { step, .. } = start { step } else { 0 };
-    checkpoint::rewind(&folder.checkpoints(), (first > 0).then_some(first))?;
     let stop = control::stop_signal().context("cannot listen for signals")?;
     let run = Run {
         config: &config,
@@ -196,12 +195,14 @@ impl Run<'_> {
 // ---- before the first step -----------------------------------------------------------------------------------------
 
 /// A run keeps its tokenizer: what was trained or loaded once is used on every resume.
-fn tokenizer(config: &RunConfig, folder: &RunFolder, start: &Start) -> Result<Option<Tokenizer>> {
-    if matches!(start, Start::Resume { .. }) && folder.tokenizer().exists() {
-        return Ok(Some(Tokenizer::load(&folder.tokenizer())?));
+fn tokenizer(config: &RunConfig, start: &Start) -> Result<Option<Tokenizer>> {
+    let is_text = config.data.kind != Kind::Tokens;
+    if let Start::Resume { checkpoint, .. } = start
+        && is_text
+    {
+        return Ok(Some(Tokenizer::load(checkpoint)?));
     }
     let mut wanted = config.tokenizer.clone();
-    let is_text = config.data.kind != Kind::Tokens;
     if is_text && wanted.path.is_none() && wanted.vocab_size.is_none() {
         match (&config.model.init_from, config.model.vocab_size) {
             (Some(dir), _) => wanted.path = Some(dir.clone()),
@@ -217,9 +218,6 @@ fn tokenizer(config: &RunConfig, folder: &RunFolder, start: &Start) -> Result<Op
     let tokenizer = Tokenizer::from_config(&wanted, &config.data, config.seed)?;
     if let Some(waiting) = waiting {
         waiting.finish_and_clear();
-    }
-    if let Some(tokenizer) = &tokenizer {
-        tokenizer.save(&folder.tokenizer())?;
     }
     Ok(tokenizer)
 }

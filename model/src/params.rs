@@ -90,13 +90,8 @@ impl Decoder {
         self.unit_range().flat_map(|u| self.params(u)).collect()
     }
 
-    /// Elements of a unit's bucket, without padding.
-    pub fn bucket_len(&self, unit: Unit) -> usize {
-        self.params(unit).iter().map(ParamSpec::len).sum()
-    }
-
     pub fn parameters(&self) -> usize {
-        self.unit_range().map(|u| self.bucket_len(u)).sum()
+        self.table().iter().map(ParamSpec::len).sum()
     }
 }
 

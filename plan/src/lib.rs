@@ -15,7 +15,7 @@ pub use mesh::{LANES, Lane, Mesh, RankId, Stage};
 pub use res::{Micro, Place, Res, Size};
 
 use backend::DType;
-use model::{Decoder, Phase, Unit};
+use model::{Decoder, ParamSpec, Phase, Unit};
 use std::ops::Range;
 
 /// Everything that a run's programs depend on.
@@ -29,6 +29,8 @@ pub struct Plan {
     pub positions: usize,
     /// `train.reproducible`: leaves of the sum over the global batch, or 0 for one leaf a rank.
     pub leaves: usize,
+    /// By unit, with the chunks of all buckets before it.
+    buckets: Vec<(Bucket, usize)>,
 }
 
 /// The shape of one program: what it is for, and how much it takes at once.
@@ -42,6 +44,17 @@ pub struct StepShape {
 }
 
 impl Plan {
+    pub fn new(model: Decoder, mesh: Mesh, dtype: DType, positions: usize, leaves: usize) -> Plan {
+        let mut chunks = 0;
+        let bucket = |u| {
+            let bucket = Bucket::new(model.params(u).iter().map(ParamSpec::len).sum(), mesh.data);
+            chunks += bucket.chunks();
+            (bucket, chunks - bucket.chunks())
+        };
+        let buckets = model.unit_range().map(bucket).collect();
+        Plan { model, mesh, dtype, positions, leaves, buckets }
+    }
+
     /// Units of a stage: whole layers, split evenly; the ends belong to the first and the last.
     pub fn units(&self, stage: Stage) -> Range<usize> {
         let (layers, stages) = (self.model.layers, self.mesh.pipeline);
@@ -50,15 +63,15 @@ impl Plan {
     }
 
     pub fn bucket(&self, unit: Unit) -> Bucket {
-        Bucket::new(self.model.bucket_len(unit), self.mesh.data)
+        self.buckets[unit.0].0
     }
 
-    /// Chunks of all buckets before this one: where a bucket's sums of squares stand in `Res::Stats`.
+    /// Where a bucket's sums of squares stand among those of all buckets.
     pub fn first_chunk(&self, unit: Unit) -> usize {
-        (0..unit.0).map(|u| self.bucket(Unit(u)).chunks()).sum()
+        self.buckets[unit.0].1
     }
     pub fn chunks(&self) -> usize {
-        self.first_chunk(Unit(self.model.units()))
+        self.buckets.iter().map(|(bucket, _)| bucket.chunks()).sum()
     }
 
     /// Micro-batches of a global step.

@@ -8,6 +8,7 @@ is missing, left over or of another shape is an error. One line of JSON goes to 
 
   logits   one row per list: the logits at its last position
   vocab    their number
+  loss     mean nats per predicted token of each list, over ids[1..]; null for a list of one
   decoded  each list as text; null when DIR has no tokenizer files
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -43,12 +45,16 @@ def main() -> None:
     if lists and isinstance(lists[0], int):
         lists = [lists]
     model = open_model(folder)
-    logits = [model(torch.tensor([ids]), use_cache=False).logits[0, -1].tolist() for ids in lists]
+    logits, loss = [], []
+    for ids in lists:
+        rows = model(torch.tensor([ids]), use_cache=False).logits[0]
+        logits.append(rows[-1].tolist())
+        loss.append(F.cross_entropy(rows[:-1], torch.tensor(ids[1:])).item() if len(ids) > 1 else None)
     decoded = None
     if any(folder.glob("tokenizer*")):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         decoded = [tokenizer.decode(ids) for ids in lists]
-    print(json.dumps({"logits": logits, "vocab": model.config.vocab_size, "decoded": decoded}))
+    print(json.dumps({"logits": logits, "loss": loss, "vocab": model.config.vocab_size, "decoded": decoded}))
 
 
 if __name__ == "__main__":

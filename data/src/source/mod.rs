@@ -93,9 +93,7 @@ impl Corpus {
             let texts = texts.collect::<Result<Vec<_>>>()?;
             let documents: Vec<(usize, Range<usize>)> = (0..files.len())
                 .into_par_iter()
-                .flat_map_iter(|file| {
-                    self.format.divide(texts[file]).into_iter().map(move |range| (file, range))
-                })
+                .flat_map_iter(|file| self.format.divide(texts[file]).into_iter().map(move |range| (file, range)))
                 .collect();
             for group in documents.chunks(GROUP) {
                 // Collected with its errors, so that the first one is reported whatever the thread count.
@@ -145,8 +143,10 @@ impl Format {
             Format::Text => Ok(Cow::Borrowed(&file[range])),
             Format::Jsonl { text_key } => {
                 let line_of = |start: usize| file[..start].matches('\n').count() + 1;
-                jsonl::read(&file[range.clone()], text_key).map(Cow::Owned).map_err(|problem| {
-                    DataError::Line { path: path.into(), line: line_of(range.start), problem }
+                jsonl::read(&file[range.clone()], text_key).map(Cow::Owned).map_err(|problem| DataError::Line {
+                    path: path.into(),
+                    line: line_of(range.start),
+                    problem,
                 })
             }
         }
@@ -171,8 +171,7 @@ fn scan(path: PathBuf, format: &Format) -> Result<SourceFile> {
 }
 
 fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
-    std::str::from_utf8(bytes)
-        .map_err(|error| DataError::NotUtf8 { path: path.into(), offset: error.valid_up_to() })
+    std::str::from_utf8(bytes).map_err(|error| DataError::NotUtf8 { path: path.into(), offset: error.valid_up_to() })
 }
 
 /// `path` itself if it is a file, else the files below it that end as asked, sorted. Hidden files, `target`
@@ -183,12 +182,7 @@ fn files(path: &Path, extensions: &[String]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn walk(
-    path: &Path,
-    extensions: &[String],
-    above: &mut Vec<PathBuf>,
-    found: &mut Vec<PathBuf>,
-) -> Result<()> {
+fn walk(path: &Path, extensions: &[String], above: &mut Vec<PathBuf>, found: &mut Vec<PathBuf>) -> Result<()> {
     let metadata = fs::metadata(path).map_err(DataError::io("read", path))?;
     if !metadata.is_dir() {
         // A file that was named outright is read whatever its ending.
@@ -228,17 +222,14 @@ mod tests {
     fn a_folder_is_walked_in_sorted_order_without_what_is_not_text() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        for file in
-            ["b.txt", "a/z.md", "a/B.TXT", "a.png", ".git/c.txt", "target/d.txt", ".e.txt", "a/b/f.txt"]
-        {
+        for file in ["b.txt", "a/z.md", "a/B.TXT", "a.png", ".git/c.txt", "target/d.txt", ".e.txt", "a/b/f.txt"] {
             fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
             fs::write(root.join(file), "x").unwrap();
         }
         #[cfg(unix)]
         std::os::unix::fs::symlink(root, root.join("a/b/loop")).unwrap();
         let found = files(root, &["txt".into(), "md".into()]).unwrap();
-        let names: Vec<_> =
-            found.iter().map(|path| path.strip_prefix(root).unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> = found.iter().map(|path| path.strip_prefix(root).unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a/B.TXT", "a/b/f.txt", "a/z.md", "b.txt"]);
         assert_eq!(files(&root.join("a.png"), &[]).unwrap().len(), 1);
     }

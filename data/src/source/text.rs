@@ -40,8 +40,7 @@ mod tests {
 
     #[test]
     fn cuts_at_the_best_place() {
-        let text =
-            |paragraph: usize, ending: &str| format!("{}{ending}{}", "x".repeat(paragraph), "y".repeat(D));
+        let text = |paragraph: usize, ending: &str| format!("{}{ending}{}", "x".repeat(paragraph), "y".repeat(D));
         for (paragraph, ending, cut) in [
             (D - 10, "\n\n", D - 8),    // after the blank line
             (D - 10, "\n\r\n", D - 7),  // after a blank line from Windows

@@ -22,9 +22,7 @@ pub(crate) fn open(path: &Path, dtype: Option<Dtype>, vocab_size: usize) -> Resu
         TokenIds::new(map, 0, width, bytes / width_bytes)
     };
     match ids.first_outside(vocab_size) {
-        Some((position, id)) => {
-            Err(DataError::OutsideVocabulary { path: path.into(), position, id, vocab_size })
-        }
+        Some((position, id)) => Err(DataError::OutsideVocabulary { path: path.into(), position, id, vocab_size }),
         None => Ok(ids),
     }
 }
@@ -39,8 +37,7 @@ pub fn read_ids(path: &Path, vocab_size: usize) -> Result<Vec<u32>> {
 
 /// What the config says, else what the name says (`.u32`), else u16 as nanoGPT and others write it.
 fn flat_width(path: &Path, dtype: Option<Dtype>) -> Width {
-    let by_name =
-        if path.extension().is_some_and(|ending| ending == "u32") { Dtype::U32 } else { Dtype::U16 };
+    let by_name = if path.extension().is_some_and(|ending| ending == "u32") { Dtype::U32 } else { Dtype::U16 };
     match dtype.unwrap_or(by_name) {
         Dtype::U16 => Width::U16,
         Dtype::U32 => Width::U32,

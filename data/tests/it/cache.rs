@@ -89,12 +89,8 @@ fn a_damaged_cache_is_noticed_and_rebuilt() {
         ("documents.bin", |f| fs::remove_file(f.join("documents.bin")).unwrap()),
         ("meta.json: No such file", |f| fs::remove_file(f.join("meta.json")).unwrap()),
         ("meta.json: EOF", |f| edit(&f.join("meta.json"), |bytes| bytes.truncate(30))),
-        ("meta.json is of another cache", |f| {
-            replace(&f.join("meta.json"), "\"version\": 1", "\"version\": 0")
-        }),
-        ("meta.json counts other", |f| {
-            replace(&f.join("meta.json"), "\"bytes_per_id\": 2", "\"bytes_per_id\": 4")
-        }),
+        ("meta.json is of another cache", |f| replace(&f.join("meta.json"), "\"version\": 1", "\"version\": 0")),
+        ("meta.json counts other", |f| replace(&f.join("meta.json"), "\"bytes_per_id\": 2", "\"bytes_per_id\": 4")),
     ];
     for (expected, damage) in table {
         damage(&built.path);

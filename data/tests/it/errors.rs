@@ -43,15 +43,9 @@ fn config_problems_are_reported_all_at_once() {
 fn config_files_are_read_strictly() {
     for (json, expected) in [
         (r#"{"kind": "text", "path": "p", "seq_len": 8, "micro_batch_size": 1}"#, None),
-        (
-            r#"{"kind": "text", "path": "p", "seq_len": 8, "micro_batch_size": 1, "x": 1}"#,
-            Some("unknown field `x`"),
-        ),
+        (r#"{"kind": "text", "path": "p", "seq_len": 8, "micro_batch_size": 1, "x": 1}"#, Some("unknown field `x`")),
         (r#"{"kind": "parquet", "path": "p"}"#, Some("unknown variant `parquet`, expected one of `text`")),
-        (
-            r#"{"kind": "tokens", "path": "p", "dtype": "f32"}"#,
-            Some("unknown variant `f32`, expected `u16` or `u32`"),
-        ),
+        (r#"{"kind": "tokens", "path": "p", "dtype": "f32"}"#, Some("unknown variant `f32`, expected `u16` or `u32`")),
         (r#"{"kind": "text", "path": "p"}"#, Some("missing field `seq_len`")),
     ] {
         let error = serde_json::from_str::<DataConfig>(json).err().map(|error| error.to_string());
@@ -81,45 +75,20 @@ fn every_data_error_names_the_place_and_the_way_out() {
     bench.write("bad.npy", "no");
     let valid = |fraction| Some(ValidConfig { fraction: Some(fraction), path: None });
     for (kind, name, valid, expected) in [
-        (
-            Kind::Text,
-            "absent",
-            None,
-            "cannot read {}: No such file or directory (os error 2); check the path",
-        ),
-        (
-            Kind::Tokens,
-            "absent",
-            None,
-            "cannot open {}: No such file or directory (os error 2); check the path",
-        ),
+        (Kind::Text, "absent", None, "cannot read {}: No such file or directory (os error 2); check the path"),
+        (Kind::Tokens, "absent", None, "cannot open {}: No such file or directory (os error 2); check the path"),
         (Kind::Text, "empty", None, "{}: no text here, every file is empty; point data.path at a corpus"),
         (Kind::Text, "none", None, "{}: no files ending in .txt, .text, .md"),
         (Kind::Jsonl, "none", None, "{}: no files ending in .jsonl here; check the path"),
         (Kind::Text, "latin.txt", None, "{}: byte 3 is not UTF-8; convert the file"),
-        (
-            Kind::Text,
-            "short.txt",
-            None,
-            "{}: the training split holds 3 tokens and a row needs 4; lower data.seq_len",
-        ),
+        (Kind::Text, "short.txt", None, "{}: the training split holds 3 tokens and a row needs 4; lower data.seq_len"),
         (Kind::Text, "short.txt", valid(0.5), "{}: too few documents (1) to hold some out"),
-        (
-            Kind::Jsonl,
-            "syntax.jsonl",
-            None,
-            "{}:3: not a JSON object (key must be a string at line 1 column 2)",
-        ),
+        (Kind::Jsonl, "syntax.jsonl", None, "{}:3: not a JSON object (key must be a string at line 1 column 2)"),
         (Kind::Jsonl, "list.jsonl", None, "{}:1: not a JSON object (invalid type: sequence"),
         (Kind::Jsonl, "key.jsonl", None, "{}:2: no field \"text\"; set data.text_key to one of: body, id"),
         (Kind::Jsonl, "number.jsonl", None, "{}:1: \"text\" is a number, not a string; set data.text_key"),
         (Kind::Tokens, "odd.bin", None, "{}: 3 bytes are not whole 2-byte ids; check data.dtype"),
-        (
-            Kind::Tokens,
-            "outside.bin",
-            None,
-            "{}: ids[290000] = 300 is outside the vocabulary of 257; check data.dtype",
-        ),
+        (Kind::Tokens, "outside.bin", None, "{}: ids[290000] = 300 is outside the vocabulary of 257; check data.dtype"),
         (Kind::Tokens, "tiny.bin", None, "{}: the training split holds 4 tokens and a row needs 5"),
         (Kind::Tokens, "one.bin", valid(0.5), "{}: too few rows (1) to hold some out"),
         (Kind::Tokens, "bad.npy", None, "{}: not a .npy file; write it again with numpy.save"),
@@ -141,10 +110,7 @@ fn tokenizer_and_model_have_to_fit() {
     let open = |tokenizer, vocab_size| {
         data::open(&cfg, tokenizer, vocab_size, SEED, &bench.path("cache")).err().unwrap().to_string()
     };
-    assert_eq!(
-        open(None, 257),
-        "data.kind = \"text\" needs a tokenizer; set tokenizer.path or tokenizer.vocab_size"
-    );
+    assert_eq!(open(None, 257), "data.kind = \"text\" needs a tokenizer; set tokenizer.path or tokenizer.vocab_size");
     assert_eq!(
         open(Some(&bench.bytes), 256),
         "the tokenizer has 257 ids and the model 256; set model.vocab_size = 257 or more"
@@ -172,38 +138,25 @@ fn every_tokenizer_error_names_the_place_and_the_way_out() {
         ("absent", "", "cannot read {}: No such file"),
         ("broken", "tokenizer.json", "a tokenizer.json of the Hugging Face tokenizers library is needed"),
         ("unnamed", "tokenizer.json", "{}: no end-of-text token found; put a tokenizer_config.json"),
-        (
-            "config",
-            "tokenizer_config.json",
-            "{}: EOF while parsing an object at line 1 column 1; correct the file",
-        ),
+        ("config", "tokenizer_config.json", "{}: EOF while parsing an object at line 1 column 1; correct the file"),
         ("token", "tokenizer_config.json", "{}: eos_token </s> is not in the vocabulary of tokenizer.json"),
         ("id", "config.json", "{}: eos_token_id 900 is not in the vocabulary of tokenizer.json"),
     ] {
-        let error =
-            Tokenizer::load(&bench.path(folder)).err().unwrap_or_else(|| panic!("{folder} was accepted"));
+        let error = Tokenizer::load(&bench.path(folder)).err().unwrap_or_else(|| panic!("{folder} was accepted"));
         let path = bench.path(folder).join(file);
         let expected = expected.replace("{}", path.to_str().unwrap().trim_end_matches('/'));
         assert!(error.to_string().contains(&expected), "expected {expected}\n     got {error}");
     }
-    assert!(
-        Tokenizer::train(std::iter::empty::<&str>(), 256).err().unwrap().to_string().ends_with("try 4096")
-    );
+    assert!(Tokenizer::train(std::iter::empty::<&str>(), 256).err().unwrap().to_string().ends_with("try 4096"));
 }
 
 #[test]
 fn a_text_that_a_tokenizer_has_no_ids_for_is_refused() {
     let bench = Bench::new();
     let model = r#"{"type": "WordLevel", "vocab": {"</s>": 0, "known": 1}, "unk_token": "<unk>"}"#;
-    bench.write(
-        "words/tokenizer.json",
-        format!(r#"{{"version": "1.0", "added_tokens": [], "model": {model}}}"#),
-    );
+    bench.write("words/tokenizer.json", format!(r#"{{"version": "1.0", "added_tokens": [], "model": {model}}}"#));
     let words = Tokenizer::load(&bench.path("words")).unwrap();
     assert_eq!(words.encode("known").unwrap(), [1]);
     let message = words.encode("unheard of").unwrap_err().to_string();
-    assert!(
-        message.starts_with("the tokenizer refuses a text: ") && message.contains("unknown token"),
-        "{message}"
-    );
+    assert!(message.starts_with("the tokenizer refuses a text: ") && message.contains("unknown token"), "{message}");
 }

@@ -51,8 +51,7 @@ fn a_row_of_tokens_has_a_label_for_each() {
     let npy = |descr: &str| format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (14,), }}\n");
     let npy = |descr: &str, bytes: Vec<u8>| {
         let header = npy(descr);
-        [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes(), header.as_bytes(), &bytes]
-            .concat()
+        [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes(), header.as_bytes(), &bytes].concat()
     };
     bench.write("t.bin", u16s(10..24));
     bench.write("t.u32", (10u32..24).flat_map(u32::to_le_bytes).collect::<Vec<_>>());

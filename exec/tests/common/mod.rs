@@ -56,7 +56,7 @@ impl Layout {
             init_std: 0.1,
         };
         let mesh = Mesh { data: self.data, pipeline: self.pipeline, shard_optimizer: self.shard_optimizer };
-        Plan { model, mesh, dtype: DType::F32, positions: T, leaves: self.leaves }
+        Plan::new(model, mesh, DType::F32, T, self.leaves)
     }
 
     pub fn shape(&self) -> StepShape {

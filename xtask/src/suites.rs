@@ -1,0 +1,54 @@
+//! `cargo xtask suites`: the tests that need more than Cargo, where it is there.
+use crate::python::{Python, TRANSFORMERS};
+use crate::real_model;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::time::Instant;
+
+struct Suite {
+    name: &'static str,
+    /// Why it cannot run here, if so.
+    skipped: fn(&Path, &Python) -> Option<String>,
+    run: fn(&Path, &Python) -> Result<()>,
+}
+
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "trained-checkpoint",
+        skipped: |_, python| python.lacks(TRANSFORMERS),
+        run: |root, python| real_model::trained_checkpoint(&real_model::build(root)?, root, python),
+    },
+    Suite {
+        name: "real-model",
+        skipped: |root, _| {
+            let absent = !real_model::is_converted(&real_model::default_folder(root));
+            absent.then(|| "SmolLM2 is not on this machine; `cargo xtask real-model` downloads it".into())
+        },
+        run: |root, _| real_model::smollm2(&real_model::build(root)?, root, &real_model::default_folder(root)),
+    },
+];
+
+pub fn main(root: &Path) -> Result<()> {
+    let python = Python::find(None);
+    let mut lines = vec![];
+    let mut failed = 0;
+    for suite in SUITES {
+        if let Some(reason) = (suite.skipped)(root, &python) {
+            lines.push(format!("{}: skipped: {reason}", suite.name));
+            continue;
+        }
+        let began = Instant::now();
+        match (suite.run)(root, &python) {
+            Ok(()) => lines.push(format!("{}: ran, {:.0} s", suite.name, began.elapsed().as_secs_f64())),
+            Err(error) => {
+                failed += 1;
+                lines.push(format!("{}: ran and FAILED: {error:#}", suite.name));
+            }
+        }
+    }
+    println!("{}", lines.join("\n"));
+    match failed {
+        0 => Ok(()),
+        n => bail!("{n} of {} optional suites failed", SUITES.len()),
+    }
+}
