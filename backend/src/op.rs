@@ -87,7 +87,7 @@ pub enum Op {
     /// 1 if the step is to be taken: a finite norm and at least one label, else 0]. Added in index order.
     GradNorm { sums: View, count: View, norm: View, max_norm: f64 },
     /// AdamW (Loshchilov & Hutter 2019, algorithm 2) on g, p, m, v of equal length, in place on p, m, v.
-    /// hyper (4) f64 = [lr, 1 - beta1ᵗ, 1 - beta2ᵗ, unused]; norm as `GradNorm` wrote it: nothing is written when
+    /// hyper (3) f64 = [lr, 1 - beta1ᵗ, 1 - beta2ᵗ]; norm as `GradNorm` wrote it: nothing is written when
     /// norm[2] is 0.
     AdamW {
         g: View,

@@ -342,11 +342,13 @@ fn write(
 ) -> Result<()> {
     rank.finish()?; // gathers may still be under way
     let own = write_shard(run, rank, &save).map_err(|e| format!("{e:#}"));
+    // The others let go of it before they say that they have written.
+    let save = control.is_leader().then_some(save);
     control.written(own).map_err(|e| anyhow!(e))?;
-    let Some(report) = report else { return Ok(()) };
+    let (Some(report), Some(save)) = (report, save) else { return Ok(()) };
     let state = json!({ "version": 1, "step": step, "tokens": report.tokens, "run": run.identity() });
     let path = run.folder.checkpoint(step);
-    Arc::into_inner(save).ok_or(Gone)?.commit(&state)?;
+    Arc::into_inner(save).expect("the others have let go").commit(&state)?;
     checkpoint::prune(&run.folder.checkpoints(), run.config.checkpoint.keep_last)?;
     report.say(&format!("saved {}", path.display()));
     Ok(())

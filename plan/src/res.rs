@@ -83,7 +83,7 @@ impl Plan {
             Res::Stats => (Region::Misc, DType::F64, stats),
             Res::Count => (Region::Misc, DType::F64, 1),
             Res::Norm => (Region::Misc, DType::F64, 3),
-            Res::Hyper => (Region::Misc, DType::F64, 4),
+            Res::Hyper => (Region::Misc, DType::F64, 3),
             Res::RopeTable => (Region::Misc, self.dtype, self.positions * m.heads.dim),
             Res::Cache(_) => (Region::Cache, self.dtype, 2 * self.positions * m.heads.kv * m.heads.dim),
             Res::Logits => (Region::Misc, self.dtype, m.vocab),

@@ -204,7 +204,7 @@ impl Device {
     /// Step 3 with lr 1e-2, betas 0.9, 0.95, eps 1e-8, decay 0.1. [p, m, v]
     pub fn adamw(&mut self, g: &[f64], norm: [f64; 3], [p, m, v]: [&[f64]; 3]) -> [Vec<f64>; 3] {
         let (beta1, beta2) = (0.9_f64, 0.95_f64);
-        let hyper = self.double(&[1e-2, 1.0 - beta1.powi(3), 1.0 - beta2.powi(3), f64::NAN]);
+        let hyper = self.double(&[1e-2, 1.0 - beta1.powi(3), 1.0 - beta2.powi(3)]);
         let (g, norm) = (self.float(g), self.double(&norm));
         let (p, m, v) = (self.float(p), self.float(m), self.float(v));
         self.run(Op::AdamW { g, norm, hyper, p, m, v, beta1, beta2, eps: 1e-8, weight_decay: 0.1 }, [p, m, v])

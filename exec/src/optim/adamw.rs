@@ -40,8 +40,8 @@ impl OptimizerConfig {
     }
 
     /// What `Op::AdamW` reads at step `t`, counted from 1.
-    pub(crate) fn hyper(&self, lr: f64, t: u64) -> [f64; 4] {
-        [lr, 1.0 - self.beta1.powf(t as f64), 1.0 - self.beta2.powf(t as f64), 0.0]
+    pub(crate) fn hyper(&self, lr: f64, t: u64) -> [f64; 3] {
+        [lr, 1.0 - self.beta1.powf(t as f64), 1.0 - self.beta2.powf(t as f64)]
     }
 }
 
