@@ -180,8 +180,17 @@ impl RunConfig {
 
     /// Micro-batches per step and data-parallel rank.
     pub fn micro_batches(&self, data_ranks: usize) -> Result<usize, String> {
+        /// Each is some actions of a program.
+        const MOST: usize = 1 << 16;
         let rows = self.data.micro_batch_size * data_ranks;
         match (self.train.micro_batches, self.train.global_batch_size) {
+            (Some(n), _) if n > MOST => Err(format!(
+                "train.micro_batches = {n} is more than {MOST}; raise data.micro_batch_size instead, or use more ranks"
+            )),
+            (None, Some(global)) if global / rows > MOST => Err(format!(
+                "train.global_batch_size = {global} makes more than {MOST} micro-batches of data.micro_batch_size = {} on each of {data_ranks} data-parallel ranks; raise it, or use more ranks",
+                self.data.micro_batch_size
+            )),
             (Some(n), _) => Ok(n),
             (None, None) => Ok(1),
             (None, Some(global)) if global.is_multiple_of(rows) => Ok(global / rows),

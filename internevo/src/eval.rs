@@ -1,18 +1,13 @@
 //! `internevo eval`: the loss of a checkpoint on a text or on tokens.
-use crate::job::{self, human};
-use crate::report;
-use anyhow::{Context, Result, bail};
-use backend::DType;
+use crate::{job, report, solo};
+use anyhow::{Context, Result, anyhow, bail};
 use checkpoint::HfDir;
 use data::{IGNORE, Tokenizer};
-use exec::{Hyper, Lanes, Loss, OptimizerConfig, State, World};
+use exec::{Hyper, Loss};
 use model::{Inputs, Phase};
-use plan::{Mesh, PipelineSchedule, Plan, RankId, StepShape};
-use schedule::RankPrograms;
+use plan::StepShape;
 use serde_json::json;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// Loss and perplexity of a checkpoint.
 ///
@@ -45,9 +40,8 @@ pub fn main(args: &Args) -> Result<()> {
     let ids = match (&args.text, &args.tokens) {
         (Some(path), _) => {
             let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let text = String::from_utf8(bytes).map_err(|e| {
-                anyhow::anyhow!("{} is not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to())
-            })?;
+            let text = String::from_utf8(bytes)
+                .map_err(|e| anyhow!("{} is not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to()))?;
             Tokenizer::load(&args.checkpoint)?.encode(&text)?
         }
         (None, Some(path)) => data::read_ids(path, model.vocab)?,
@@ -74,19 +68,9 @@ pub fn main(args: &Args) -> Result<()> {
 }
 
 fn evaluate(dir: &HfDir, ids: &[u32], seq_len: usize, threads: usize) -> Result<Loss> {
-    let model = dir.decoder().clone();
-    let plan = Arc::new(Plan::new(model, Mesh::SOLO, DType::F32, seq_len, 0));
+    let waiting = report::waiting(&format!("evaluating {} tokens in windows of {seq_len}", ids.len()));
     let shape = StepShape { phase: Phase::Eval, t: seq_len, micros: 1 };
-    let programs = RankPrograms::new(&plan, RankId(0), &[shape], PipelineSchedule::OneFOneB);
-    let waiting = report::waiting(&format!("{} tokens, {} of memory", ids.len(), human(programs.sizes().iter().sum())));
-    let (optimizer, timeout) = (OptimizerConfig::default(), Duration::ZERO);
-    let mut rank =
-        World { plan, optimizer, max_norm: 0.0, lanes: Lanes::Direct, threads, timeout, record: false }.solo(programs);
-    for spec in rank.params() {
-        let mut values = vec![0.0; spec.len()];
-        dir.read(&spec.name, 0, &mut values)?;
-        rank.set(State::Param, &spec, 0, &values);
-    }
+    let mut rank = solo::open(dir, seq_len, &[shape], threads)?;
     let mut all = Loss { sum: 0.0, tokens: 0.0 };
     for start in (0..ids.len() - 1).step_by(seq_len) {
         let window = window(&ids[start..ids.len().min(start + seq_len + 1)], seq_len);

@@ -1,18 +1,15 @@
 //! `internevo generate`: text from a checkpoint, through the planned prefill and decode programs.
-use crate::job;
 use crate::sampling::Sampling;
+use crate::{job, solo};
 use anyhow::{Context, Result, bail};
-use backend::DType;
 use checkpoint::HfDir;
 use data::Tokenizer;
-use exec::{Hyper, Lanes, OptimizerConfig, Rank, State, World};
+use exec::{Hyper, Rank};
 use model::{Inputs, Phase};
-use plan::{Mesh, PipelineSchedule, Plan, RankId, StepShape};
-use schedule::RankPrograms;
+use plan::StepShape;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Write on from a prompt.
@@ -31,7 +28,7 @@ pub struct Args {
     #[arg(long, default_value_t = 128)]
     max_new_tokens: usize,
     /// 0 takes the most likely token; 1 samples as the model says
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Sample from the k most likely tokens only; 0: all
     #[arg(long, default_value_t = 0)]
@@ -79,8 +76,11 @@ pub fn main(args: &Args) -> Result<()> {
     }
 
     let eos = tokenizer.as_ref().filter(|_| !args.ignore_eos).map(|t| t.eos_id());
-    let mut generator =
-        Generator::new(&dir, prompt.len() + args.max_new_tokens, args.threads.unwrap_or_else(job::cores))?;
+    let mut generator = Generator::new(
+        &dir,
+        prompt.len().saturating_add(args.max_new_tokens),
+        args.threads.unwrap_or_else(job::cores),
+    )?;
     let mut stream = tokenizer.as_ref().filter(|_| !args.json).map(|t| t.stream());
     if let (Some(text), false) = (&args.prompt, args.json) {
         print(text)?;
@@ -142,27 +142,10 @@ pub struct Generated {
 impl Generator {
     /// `wanted`: tokens of the prompt and of the answer. The context is that or the model's, whichever is less.
     pub fn new(dir: &HfDir, wanted: usize, threads: usize) -> Result<Generator> {
-        let model = dir.decoder().clone();
-        let context = wanted.min(model.max_positions);
-        let plan = Arc::new(Plan::new(model, Mesh::SOLO, DType::F32, context, 0));
+        let context = wanted.min(dir.decoder().max_positions);
         let prefill = StepShape { phase: Phase::Prefill, t: CHUNK.min(context), micros: 1 };
         let shapes = [prefill, StepShape { phase: Phase::Decode, t: 1, micros: 1 }];
-        let programs = RankPrograms::new(&plan, RankId(0), &shapes, PipelineSchedule::OneFOneB);
-        let world = World {
-            plan,
-            optimizer: OptimizerConfig::default(),
-            max_norm: 0.0,
-            lanes: Lanes::Direct,
-            threads,
-            timeout: Duration::ZERO,
-            record: false,
-        };
-        let mut rank = world.solo(programs);
-        for spec in rank.params() {
-            let mut values = vec![0.0; spec.len()];
-            dir.read(&spec.name, 0, &mut values)?;
-            rank.set(State::Param, &spec, 0, &values);
-        }
+        let rank = solo::open(dir, context, &shapes, threads)?;
         Ok(Generator { rank, shapes, context, at: 0 })
     }
 

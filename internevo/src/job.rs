@@ -128,11 +128,11 @@ pub fn total(kinds: &[(&'static str, usize)]) -> usize {
     kinds.iter().map(|(_, bytes)| bytes).sum()
 }
 
-/// Refuses a run that would not fit, with the numbers.
-pub fn check_memory(config: &RunConfig, ranks: &[RankPrograms]) -> Result<()> {
+/// Refuses, with the numbers, what would not fit into `memory.limit` or, without one, into the machine.
+pub fn check_memory(limit: Option<usize>, ranks: &[RankPrograms], way_out: &str) -> Result<()> {
     let largest = ranks.iter().map(memory_by_kind).max_by_key(|kinds| total(kinds)).expect("a world has a rank");
     let need = total(&largest);
-    let (limit, source) = match (config.memory_limit(), available_memory()) {
+    let (limit, source) = match (limit, available_memory()) {
         (Some(limit), _) => (limit, "memory.limit".to_string()),
         (None, Some(available)) => {
             (available / ranks.len(), format!("free memory of this machine over {} ranks", ranks.len()))
@@ -143,12 +143,7 @@ pub fn check_memory(config: &RunConfig, ranks: &[RankPrograms]) -> Result<()> {
         return Ok(());
     }
     let table: Vec<String> = largest.iter().map(|(kind, bytes)| format!("  {kind:12} {:>10}", human(*bytes))).collect();
-    bail!(
-        "a rank needs {} and has {} ({source})\n{}\nlower data.micro_batch_size or data.seq_len for activations, use more ranks with parallel.zero.stage = 1 for optimizer state, or a pipeline for the rest",
-        human(need),
-        human(limit),
-        table.join("\n")
-    )
+    bail!("a rank needs {} and has {} ({source})\n{}\n{way_out}", human(need), human(limit), table.join("\n"))
 }
 
 /// Linux says what a new program can have without swapping.

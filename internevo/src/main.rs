@@ -9,6 +9,7 @@ mod lr;
 mod report;
 mod sampling;
 mod show;
+mod solo;
 mod train;
 
 use clap::{Parser, Subcommand};

@@ -75,7 +75,11 @@ pub fn main(args: &Args) -> Result<()> {
         None => job.programs()?,
         Some(file) => job.programs_from(file)?,
     };
-    job::check_memory(&config, &programs)?;
+    job::check_memory(
+        config.memory_limit(),
+        &programs,
+        "lower data.micro_batch_size or data.seq_len for activations, use more ranks with parallel.zero.stage = 1 for optimizer state, or a pipeline for the rest",
+    )?;
     let data = open_data(&config, &job, tokenizer.as_ref(), &folder)?;
     folder.begin(&config, &start)?;
 

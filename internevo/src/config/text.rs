@@ -73,7 +73,7 @@ impl RunText {
             };
             let (at, message) = (error.path().to_string(), error.inner().to_string());
             let at = if at == "." { "" } else { &at };
-            let wrong = self.judge(at, message.trim(), &mut out);
+            let wrong = self.judge(at, message.lines().next().unwrap_or_default(), &mut out);
             if !remove(&mut table, &wrong) {
                 return out;
             }
