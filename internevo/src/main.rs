@@ -1,4 +1,5 @@
 //! The program: command line in, one of the commands, errors out.
+mod args;
 mod config;
 mod control;
 mod eval;

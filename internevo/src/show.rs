@@ -1,4 +1,5 @@
 //! `internevo plan` and `internevo schedule`: a run on paper.
+use crate::args::RunFile;
 use crate::config::RunConfig;
 use crate::job::{self, Job, human};
 use anyhow::{Context, Result, bail};
@@ -8,17 +9,12 @@ use model::Decoder;
 use plan::RankId;
 use schedule::{Program, RankPrograms, pipeline, text, validate};
 use serde_json::json;
-use std::path::{Path, PathBuf};
 
 /// What a run will need: parameters, FLOPs per token, memory by kind. Nothing is loaded or run.
 #[derive(clap::Args)]
 pub struct PlanArgs {
-    /// The run file (TOML)
-    config: PathBuf,
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-    set: Vec<String>,
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    ranks: u16,
+    #[command(flatten)]
+    run: RunFile,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -30,21 +26,17 @@ pub struct PlanArgs {
 /// bits, an illegal one is refused by name.
 #[derive(clap::Args)]
 pub struct ScheduleArgs {
-    /// The run file (TOML)
-    config: PathBuf,
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-    set: Vec<String>,
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    ranks: u16,
+    #[command(flatten)]
+    run: RunFile,
     /// Only this rank
     #[arg(long)]
     rank: Option<usize>,
 }
 
-fn job(config: &Path, set: &[String], ranks: u16) -> Result<(RunConfig, Job)> {
-    let run = RunConfig::load(config, set)?;
+fn job(file: &RunFile) -> Result<(RunConfig, Job)> {
+    let run = file.load()?;
     let decoder = decoder(&run)?;
-    let job = Job::new(&run, decoder, ranks.into()).with_context(|| config.display().to_string())?;
+    let job = Job::new(&run, decoder, file.ranks.into()).with_context(|| file.config.display().to_string())?;
     Ok((run, job))
 }
 
@@ -62,7 +54,7 @@ fn decoder(config: &RunConfig) -> Result<Decoder> {
 }
 
 pub fn plan(args: &PlanArgs) -> Result<()> {
-    let (config, job) = job(&args.config, &args.set, args.ranks)?;
+    let (config, job) = job(&args.run)?;
     let (plan, seq_len) = (&job.plan, config.data.seq_len);
     let programs = job.programs()?;
     let kinds = programs.iter().map(job::memory_by_kind).max_by_key(|k| job::total(k)).expect("a world has a rank");
@@ -111,7 +103,7 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
 }
 
 pub fn schedule(args: &ScheduleArgs) -> Result<()> {
-    let (config, job) = job(&args.config, &args.set, args.ranks)?;
+    let (config, job) = job(&args.run)?;
     let (plan, shape) = (&job.plan, job.train);
     let ranks = plan.mesh.world();
     if args.rank.is_some_and(|r| r >= ranks) {

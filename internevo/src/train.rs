@@ -1,4 +1,5 @@
 //! `internevo train`: the main job, from the config file to the last checkpoint.
+use crate::args::RunFile;
 use crate::config::{Precision, RunConfig};
 use crate::control::{self, Control, Gone, Order};
 use crate::folder::{RunFolder, Start};
@@ -22,14 +23,8 @@ use std::sync::atomic::AtomicBool;
 /// happened.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The run file (TOML)
-    config: PathBuf,
-    /// Override a key, as in --set train.steps=10
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-    set: Vec<String>,
-    /// Ranks, as threads of this process
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    ranks: u16,
+    #[command(flatten)]
+    run: RunFile,
     /// Go on from the newest checkpoint
     #[arg(long, conflicts_with = "fresh")]
     resume: bool,
@@ -66,11 +61,12 @@ enum Weights {
 }
 
 pub fn main(args: &Args) -> Result<()> {
-    let config = RunConfig::load(&args.config, &args.set)?;
+    let config = args.run.load()?;
     let (folder, start) = RunFolder::open(&config, args.resume, args.fresh)?;
     let tokenizer = tokenizer(&config, &start)?;
     let (weights, decoder) = weights(&config, &start, tokenizer.as_ref())?;
-    let job = Job::new(&config, decoder, args.ranks.into()).with_context(|| args.config.display().to_string())?;
+    let job =
+        Job::new(&config, decoder, args.run.ranks.into()).with_context(|| args.run.config.display().to_string())?;
     let programs = match &args.program {
         None => job.programs()?,
         Some(file) => job.programs_from(file)?,
@@ -98,7 +94,7 @@ pub fn main(args: &Args) -> Result<()> {
         memory_bytes,
     };
     let controls: Vec<_> =
-        Control::world(args.ranks.into()).into_iter().map(|c| std::sync::Mutex::new(Some(c))).collect();
+        Control::world(args.run.ranks.into()).into_iter().map(|c| std::sync::Mutex::new(Some(c))).collect();
     let results = job.world(&config).launch(programs, |rank| {
         let control = controls[rank.id.0].lock().unwrap().take().expect("a rank starts once");
         train_rank(&run, rank, control)
