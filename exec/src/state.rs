@@ -1,6 +1,7 @@
 //! What the host may see and set between steps: parameters and optimizer state by name, results of a step.
 use crate::Rank;
 use backend::{DType, View, download, upload};
+use comm::CommError;
 use model::{ParamSpec, Unit};
 use plan::{Place, Res};
 use std::ops::Range;
@@ -102,8 +103,14 @@ impl Rank {
         StepResult { loss: self.loss(program), grad_norm: norm[0], taken: norm[2] == 1.0 }
     }
 
-    /// Of the last run of a training or evaluation program. Micro-batches are added in their global order.
-    pub fn loss(&mut self, program: usize) -> Loss {
+    /// Of the last run of an evaluation program. Every rank sees the same.
+    pub fn eval_loss(&mut self, program: usize) -> Result<Loss, CommError> {
+        self.finish()?; // nothing in the program waits for the last sum
+        Ok(self.loss(program))
+    }
+
+    /// Micro-batches are added in their global order.
+    fn loss(&mut self, program: usize) -> Loss {
         let p = &self.programs[program];
         let micros = self.plan.global_micros(p.shape);
         let (losses, count) = (p.memory.view(Res::Stats).sub(0, micros), p.memory.view(Res::Count));

@@ -1,9 +1,11 @@
 //! The equivalence table: every layout against its twin, bit for bit, and what is not promised differs.
 mod common;
-use common::{Layout, ONE, train, train_actions};
-use exec::Lanes;
+use common::{Layout, ONE, init, slab, train, train_actions};
+use exec::{Hyper, Lanes};
+use model::Phase;
 use plan::PipelineSchedule::{GPipe, OneFOneB};
-use schedule::{Action, validate};
+use plan::{Micro, StepShape};
+use schedule::{Action, RankPrograms, validate};
 
 const STEPS: u64 = 4;
 const QUEUED: Lanes = Lanes::Queued { seed: 3 };
@@ -75,6 +77,30 @@ fn other_orders_give_other_bits() {
 }
 
 #[test]
+fn evaluation_equals_one_rank() {
+    let evaluate = |layout: Layout| {
+        let plan = layout.plan();
+        let shape = StepShape { phase: Phase::Eval, ..layout.shape() };
+        let programs = plan.mesh.ranks().map(|r| RankPrograms::new(&plan, r, &[shape], layout.policy)).collect();
+        let losses = layout.world().launch(programs, |rank| {
+            init(rank);
+            let id = rank.id;
+            let batch = &mut |m: Micro| slab(plan.global_micro(id, m, shape) as u64);
+            // Twice: the second run begins while nothing of the first is forgotten.
+            (0..2).for_each(|_| exec::run(rank, 0, Hyper { lr: 0.0, step: 1 }, batch).unwrap());
+            rank.eval_loss(0).unwrap()
+        });
+        assert!(losses.iter().all(|l| *l == losses[0]), "{losses:?}");
+        losses[0]
+    };
+    let one = evaluate(ONE);
+    assert!(one.tokens > 100.0 && one.mean() > 3.0);
+    for (data, pipeline, lanes) in [(2, 1, Lanes::Direct), (1, 3, QUEUED), (2, 2, QUEUED), (8, 1, QUEUED)] {
+        assert_eq!(evaluate(Layout { data, pipeline, lanes, ..ONE }), one);
+    }
+}
+
+#[test]
 fn losses_fall() {
     let out = train(&Layout { data: 2, shard_optimizer: true, pipeline: 2, ..ONE }, 60);
     assert!(out.losses[59] < out.losses[0] - 1.5, "{} -> {}", out.losses[0], out.losses[59]);
@@ -88,8 +114,7 @@ fn a_legal_reordering_gives_the_same_bits() {
     let want = train(&layout, 2);
     let legal = |actions: &[Vec<Action>]| {
         let programs = plan.mesh.ranks().zip(actions).map(|(r, a)| {
-            schedule::RankPrograms::from_actions(&plan, r, vec![(layout.shape(), a.clone())])
-                .map(|mut p| p.programs.remove(0))
+            RankPrograms::from_actions(&plan, r, vec![(layout.shape(), a.clone())]).map(|mut p| p.programs.remove(0))
         });
         programs.collect::<Result<Vec<_>, _>>().is_ok_and(|p| validate::check_world(&plan, &p).is_ok())
     };

@@ -7,6 +7,7 @@ use exec::{Hyper, Loss};
 use model::{Inputs, Phase};
 use plan::StepShape;
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Loss and perplexity of a checkpoint.
@@ -28,7 +29,7 @@ pub struct Args {
     seq_len: Option<usize>,
     /// Compute threads; by default one a core
     #[arg(long)]
-    threads: Option<usize>,
+    threads: Option<NonZeroUsize>,
     /// One JSON object: loss, perplexity, tokens
     #[arg(long)]
     json: bool,
@@ -57,7 +58,7 @@ pub fn main(args: &Args) -> Result<()> {
     if seq_len == 0 {
         bail!("--seq-len 0: must be at least 1");
     }
-    let loss = evaluate(&dir, &ids, seq_len, args.threads.unwrap_or_else(job::cores))?;
+    let loss = evaluate(&dir, &ids, seq_len, args.threads.map_or_else(job::cores, NonZeroUsize::get))?;
     let (mean, tokens) = (loss.mean(), loss.tokens as u64);
     if args.json {
         println!("{}", json!({ "loss": mean, "perplexity": mean.exp(), "tokens": tokens }));
@@ -75,7 +76,7 @@ fn evaluate(dir: &HfDir, ids: &[u32], seq_len: usize, threads: usize) -> Result<
     for start in (0..ids.len() - 1).step_by(seq_len) {
         let window = window(&ids[start..ids.len().min(start + seq_len + 1)], seq_len);
         exec::run(&mut rank, 0, Hyper { lr: 0.0, step: 1 }, &mut |_| window.clone())?;
-        let loss = rank.loss(0);
+        let loss = rank.eval_loss(0)?;
         all = Loss { sum: all.sum + loss.sum, tokens: all.tokens + loss.tokens };
     }
     waiting.finish_and_clear();

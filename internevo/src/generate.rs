@@ -9,6 +9,7 @@ use model::{Inputs, Phase};
 use plan::StepShape;
 use serde_json::json;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,7 @@ pub struct Args {
     ignore_eos: bool,
     /// Compute threads; by default one a core
     #[arg(long)]
-    threads: Option<usize>,
+    threads: Option<NonZeroUsize>,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -79,7 +80,7 @@ pub fn main(args: &Args) -> Result<()> {
     let mut generator = Generator::new(
         &dir,
         prompt.len().saturating_add(args.max_new_tokens),
-        args.threads.unwrap_or_else(job::cores),
+        args.threads.map_or_else(job::cores, NonZeroUsize::get),
     )?;
     let mut stream = tokenizer.as_ref().filter(|_| !args.json).map(|t| t.stream());
     if let (Some(text), false) = (&args.prompt, args.json) {

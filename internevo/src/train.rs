@@ -325,7 +325,7 @@ fn evaluate(job: &Job, rank: &mut Rank, set: &Dataset) -> Result<Loss> {
         exec::run(rank, EVAL, Hyper { lr: 0.0, step: 1 }, &mut |m| {
             slab(&set.eval_batch(first + job.plan.global_micro(id, m, job.eval) as u64))
         })?;
-        let loss = rank.loss(EVAL);
+        let loss = rank.eval_loss(EVAL)?;
         all = Loss { sum: all.sum + loss.sum, tokens: all.tokens + loss.tokens };
     }
     Ok(all)
