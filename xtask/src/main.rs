@@ -1,4 +1,5 @@
 //! `cargo xtask`: the jobs of this repository that are not `cargo build` or `cargo test`. One file a job.
+mod code;
 mod goldens;
 mod python;
 mod real_model;

@@ -74,7 +74,7 @@ impl Python {
         }
     }
 
-    /// A script in xtask/py; what it prints is shown.
+    /// A script in xtask/py.
     pub fn script(&self, root: &Path, name: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.arg(root.join("xtask/py").join(name));
@@ -87,6 +87,14 @@ pub fn succeed(command: &mut Command) -> Result<()> {
     let program = command.get_program().display().to_string();
     let status = command.status().with_context(|| format!("{program} does not start"))?;
     ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+/// The same; what the command prints is shown only if it fails.
+pub fn quietly(command: &mut Command) -> Result<()> {
+    let program = command.get_program().display().to_string();
+    let out = command.output().with_context(|| format!("{program} does not start"))?;
+    ensure!(out.status.success(), "{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
     Ok(())
 }
 

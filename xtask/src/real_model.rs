@@ -1,6 +1,6 @@
 //! `cargo xtask real-model`: `internevo` and transformers on the same checkpoints, one they trained and one we did.
 use crate::cargo;
-use crate::python::{Python, TRANSFORMERS, json, succeed};
+use crate::python::{Python, TRANSFORMERS, json, quietly};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, from_value};
 use std::fs;
@@ -38,7 +38,7 @@ pub fn main(root: &Path, args: &Args) -> Result<()> {
     python.require(needs)?;
     if !converted {
         println!("making {} of SmolLM2-135M", folder.display());
-        succeed(python.script(root, "smollm2.py").arg(&folder).stdout(Stdio::null()))?;
+        quietly(python.script(root, "smollm2.py").arg(&folder))?;
     }
     let internevo = build(root)?;
     let results = [smollm2(&internevo, root, &folder), trained_checkpoint(&internevo, root, &python)];
@@ -129,7 +129,7 @@ lr = 5e-3
 pub fn trained_checkpoint(internevo: &Path, root: &Path, python: &Python) -> Result<()> {
     let mut checks = Checks::of("a LLaMA trained here");
     let run = write(root, "small.toml", RUN)?;
-    succeed(Command::new(internevo).current_dir(root).arg("train").arg(run).arg("--fresh").stdout(Stdio::null()))?;
+    quietly(Command::new(internevo).current_dir(root).arg("train").arg(run).arg("--fresh"))?;
     let checkpoint = scratch(root).join("small/checkpoints/step_40");
 
     let license = fs::read_to_string(root.join("LICENSE")).context("cannot read LICENSE")?;
@@ -190,7 +190,7 @@ impl Checks {
 
     fn same(&mut self, what: &str, ours: &Value, theirs: &Value) {
         let pass = ours == theirs;
-        self.line(pass, what, &if pass { " is the same".into() } else { format!(": {ours} here, {theirs} there") });
+        self.line(pass, what, &if pass { ": the same".into() } else { format!(": {ours} here, {theirs} there") });
     }
 
     fn close(&mut self, what: &str, ours: &Value, theirs: &Value) -> Result<()> {
