@@ -7,17 +7,17 @@ pub(crate) type Result<T> = std::result::Result<T, CheckpointError>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    #[error("cannot {action} {}: {source}; check the path, its permissions and the space on its disk", .path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot {action} {}: {cause}; check the path, its permissions and the space on its disk", .path.display())]
+    Io { action: &'static str, path: PathBuf, cause: io::Error },
     #[error(
-        "cannot reserve {bytes} bytes for {}: {source}; {total} bytes are needed in all: free space on its disk, or lower checkpoint.keep_last",
+        "cannot reserve {bytes} bytes for {}: {cause}; {total} bytes are needed in all: free space on its disk, or lower checkpoint.keep_last",
         .path.display()
     )]
-    NoSpace { path: PathBuf, bytes: u64, total: u64, source: io::Error },
+    NoSpace { path: PathBuf, bytes: u64, total: u64, cause: io::Error },
     #[error("{} is there already and is never overwritten; move it away or choose another name", .path.display())]
     Exists { path: PathBuf },
-    #[error("{}: {source}; repair the file or take it from its source again", .path.display())]
-    Json { path: PathBuf, source: serde_json::Error },
+    #[error("{}: {cause}; repair the file or take it from its source again", .path.display())]
+    Json { path: PathBuf, cause: serde_json::Error },
     #[error("{}: {}", .path.display(), .problems.join("; "))]
     Config { path: PathBuf, problems: Vec<String> },
     #[error(
@@ -69,6 +69,6 @@ impl CheckpointError {
     /// For `map_err`: an I/O error with what was done to which path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
         let path = path.to_owned();
-        move |source| CheckpointError::Io { action, path, source }
+        move |cause| CheckpointError::Io { action, path, cause }
     }
 }

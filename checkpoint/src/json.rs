@@ -7,7 +7,7 @@ use std::path::Path;
 
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(CheckpointError::io("read", path))?;
-    serde_json::from_slice(&text).map_err(|source| CheckpointError::Json { path: path.into(), source })
+    serde_json::from_slice(&text).map_err(|cause| CheckpointError::Json { path: path.into(), cause })
 }
 
 pub(crate) fn write(path: &Path, value: &Value) -> Result<()> {

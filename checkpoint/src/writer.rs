@@ -34,7 +34,7 @@ impl Writer {
         for (contents, header) in contents.iter().zip(&headers) {
             let path = dir.join(&contents.file);
             let bytes = header.file_bytes;
-            let full = |source| CheckpointError::NoSpace { path: path.clone(), bytes, total, source };
+            let full = |cause| CheckpointError::NoSpace { path: path.clone(), bytes, total, cause };
             let file = File::create_new(&path).map_err(CheckpointError::io("create", &path))?;
             reserve(&file, bytes).map_err(full)?;
             file.write_all_at(&header.bytes, 0).map_err(CheckpointError::io("write", &path))?;

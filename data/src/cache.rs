@@ -119,8 +119,8 @@ fn build(corpus: &Corpus, tokenizer: &Tokenizer, folder: &Path, fingerprint: u64
     // Another process may have put the same cache there in the meantime; then the rename fails and all is well.
     load(folder, fingerprint).or_else(|why| {
         renamed?;
-        let source = io::Error::other(why);
-        Err(DataError::Io { action: "read back", path: folder.into(), source })
+        let cause = io::Error::other(why);
+        Err(DataError::Io { action: "read back", path: folder.into(), cause })
     })
 }
 

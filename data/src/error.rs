@@ -9,8 +9,8 @@ pub(crate) type Result<T> = std::result::Result<T, DataError>;
 pub enum DataError {
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
-    #[error("cannot {action} {}: {source}; check the path, its permissions and the space on its disk", .path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot {action} {}: {cause}; check the path, its permissions and the space on its disk", .path.display())]
+    Io { action: &'static str, path: PathBuf, cause: io::Error },
     #[error("{}: no files ending in .{} here; check the path, or for kind = \"text\" set data.extensions", .path.display(), .extensions.join(", ."))]
     NoFiles { path: PathBuf, extensions: Vec<String> },
     #[error("{}: no text here, every file is empty; point data.path at a corpus", .path.display())]
@@ -71,6 +71,6 @@ impl DataError {
     /// For `map_err`: an I/O error with what was done to which path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
         let path = path.to_owned();
-        move |source| DataError::Io { action, path, source }
+        move |cause| DataError::Io { action, path, cause }
     }
 }

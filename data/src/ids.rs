@@ -1,6 +1,7 @@
 //! Memory-mapped token ids, whatever integer they are stored as. The crate's one `unsafe` is here.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 
@@ -93,6 +94,9 @@ impl TokenIds {
 /// The whole file, read-only.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(DataError::io("open", path))?;
+    if file.metadata().map_err(DataError::io("open", path))?.is_dir() {
+        return Err(DataError::io("map", path)(ErrorKind::IsADirectory.into()));
+    }
     // SAFETY: a read-only map is sound as long as nobody changes the file under it. A cache is never written
     // after it was renamed into place. That data files stay as they are while they are read is asked of the
     // user, as by every memory-mapped loader; a text is mapped only while it is scanned or tokenised.

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use text::RunText;
 
+/// More than the cores of any machine.
+const MOST_THREADS: usize = 4096;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
@@ -148,8 +151,8 @@ impl RunConfig {
         if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
             problems.push(format!("name = {:?}: must be the name of a folder; try \"demo\"", self.name));
         }
-        if self.threads == Some(0) {
-            problems.push("threads = 0: must be at least 1; remove it for one a core".into());
+        if let Some(threads) = self.threads.filter(|n| !(1..=MOST_THREADS).contains(n)) {
+            problems.push(format!("threads = {threads}: must be at least 1 and at most {MOST_THREADS}; remove it for one a core"));
         }
         let shape = self.model.problems();
         if shape.is_empty() && self.model.init_from.is_none() {

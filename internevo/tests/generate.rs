@@ -91,24 +91,26 @@ lr = 1e-2
 /// `eval` has no cache: of all tokens, the one that makes a text likeliest is the greedy one. Prompts of one prefill
 /// chunk (256 tokens) and of several.
 #[test]
-fn long_prompts_are_read_as_eval_reads_them() {
+fn long_texts_are_read_as_eval_reads_them() {
     let desk = long_context();
     let ids: Vec<u32> = desk.read("ids.bin").chunks(2).map(|b| u16::from_le_bytes([b[0], b[1]]).into()).collect();
-    for n in [256, 257, 300, 513] {
-        let loss_with = |id: u32| {
-            let text: Vec<u8> = ids[..n].iter().chain([&id]).flat_map(|id| (*id as u16).to_le_bytes()).collect();
-            desk.write("text.bin", text);
-            let eval = desk.json("eval runs/long/checkpoints/step_20 --tokens text.bin --seq-len 600 --json");
-            assert_eq!(eval["tokens"], n);
-            eval["loss"].as_f64().unwrap() * n as f64
-        };
-        let losses: Vec<f64> = (0..8).map(loss_with).collect();
-        let best = (0..8).min_by(|a, b| losses[*a as usize].total_cmp(&losses[*b as usize])).unwrap();
-        let prompt = list(&ids[..n]);
-        let got = desk.json(&format!(
-            "generate runs/long/checkpoints/step_20 --prompt-tokens {prompt} --max-new-tokens 1 --json"
-        ));
-        assert_eq!(tokens(&got), [best], "{n} tokens: {losses:?}");
+    let loss = |text: &[u32]| {
+        desk.write("text.bin", text.iter().flat_map(|id| (*id as u16).to_le_bytes()).collect::<Vec<_>>());
+        let eval = desk.json("eval runs/long/checkpoints/step_20 --tokens text.bin --seq-len 600 --json");
+        assert_eq!(eval["tokens"], text.len() - 1);
+        eval["loss"].as_f64().unwrap()
+    };
+    for n in [253, 300, 520] {
+        let mut text = ids[..n].to_vec();
+        let prompt = list(&text);
+        let generate = "generate runs/long/checkpoints/step_20 --max-new-tokens 6 --json";
+        for id in tokens(&desk.json(&format!("{generate} --prompt-tokens {prompt}"))) {
+            let losses: Vec<f64> = (0..8).map(|other| loss(&[&text[..], &[other]].concat())).collect();
+            let best = (0..8).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).unwrap();
+            assert_eq!(id, best as u32, "after {} tokens: {losses:?}", text.len());
+            text.push(id);
+        }
+        assert_eq!(text.len(), n + 6);
     }
 }
 
@@ -168,7 +170,8 @@ lr = 2e-2
 "#,
     );
     desk.ok("train run.toml");
-    let generate = |more: &str| desk.json(&format!("generate runs/same/checkpoints/step_60 --prompt one --json {more}"));
+    let generate =
+        |more: &str| desk.json(&format!("generate runs/same/checkpoints/step_60 --prompt one --json {more}"));
     let answer = generate("");
     assert_eq!((answer["text"].as_str(), answer["stopped_by"].as_str()), (Some(" two three"), Some("end of text")));
     let longer = generate("--ignore-eos --max-new-tokens 60");

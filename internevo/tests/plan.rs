@@ -147,7 +147,7 @@ fn the_plan_bounds_the_memory_of_a_run() {
     });
     desk.write("ids.bin", ids.collect::<Vec<u8>>());
     let shape =
-        Shape { name: "m34", hidden: 512, layers: 8, heads: 8, kv: 8, ffn: 1408, vocab: 8000, parameters: 33_862_144 };
+        Shape { name: "m34", hidden: 512, layers: 8, heads: 8, kv: 8, ffn: 1408, vocab: 8000, parameters: 33_890_816 };
     desk.write("run.toml", shape.toml());
     let set = "--set data.seq_len=128 --set train.steps=3 --set train.micro_batches=1";
     let plan = desk.json(&format!("plan run.toml {set} --json"));

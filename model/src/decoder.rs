@@ -11,6 +11,9 @@ pub enum Family {
     Internlm2,
 }
 
+/// More than a hundred times those of the deepest models.
+const MOST_LAYERS: usize = 10_000;
+
 #[derive(Clone, PartialEq, Debug)]
 pub struct Decoder {
     pub family: Family,
@@ -74,6 +77,18 @@ impl Decoder {
             out.push(format!("model.{key} = 0: must be at least 1"));
         }
         let Heads { n, kv, dim } = self.heads;
+        // What is counted from the sizes fits a machine word, and a program of all layers fits the memory; those of a
+        // damaged file or of a slip of the pen would not.
+        let width = self.vocab as f64 + self.ffn as f64 + (n as f64 + 2.0 * kv as f64) * dim as f64;
+        let parameters = self.hidden as f64 * self.layers.max(1) as f64 * width;
+        if self.layers > MOST_LAYERS {
+            out.push(format!("model.num_hidden_layers = {} is too large; at most {MOST_LAYERS} can be", self.layers));
+        } else if parameters > 1e15 {
+            out.push(format!(
+                "model.hidden_size = {}, num_hidden_layers = {} and a width of {width:e} make {parameters:e} parameters; one of the sizes is too large",
+                self.hidden, self.layers
+            ));
+        }
         if kv > 0 && n % kv != 0 {
             let fits: Vec<String> = (1..=n).filter(|k| n % k == 0).map(|k| k.to_string()).collect();
             out.push(format!(

@@ -90,7 +90,7 @@ impl Desk {
 
     fn command(&self, command: &str) -> Command {
         let mut out = Command::new(env!("CARGO_BIN_EXE_internevo"));
-        out.args(command.split_whitespace()).current_dir(self.0.path()).env_remove("RUST_BACKTRACE");
+        out.args(command.split_whitespace()).current_dir(self.0.path()).env("RUST_BACKTRACE", "0");
         out
     }
 
@@ -167,7 +167,8 @@ impl Running {
         let began = Instant::now();
         while !there() {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("{} ended with {status} too early\n{}", self.command, self.stderr());
+                let said = self.stderr();
+                panic!("{} ended with {status} too early\n{said}", self.command);
             }
             assert!(began.elapsed() < Duration::from_secs(60), "{} does not come so far", self.command);
             std::thread::sleep(Duration::from_millis(1));

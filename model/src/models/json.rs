@@ -164,16 +164,6 @@ impl<'a> Fields<'a> {
             self.problems
                 .push(format!("{key} = {value} is not known here and may change the maths; remove it if it does not"));
         }
-        // What is counted from the sizes fits a machine word; the products of a damaged file would not.
-        let Heads { n, kv, dim } = decoder.heads;
-        let width = decoder.vocab as f64 + decoder.ffn as f64 + (n as f64 + 2.0 * kv as f64) * dim as f64;
-        let parameters = decoder.hidden as f64 * decoder.layers as f64 * width;
-        if parameters > 1e15 {
-            self.problems.push(format!(
-                "hidden_size = {hidden}, num_hidden_layers = {} and a width of {width:e} make {parameters:e} parameters; one of the sizes is wrong",
-                decoder.layers
-            ));
-        }
         if self.problems.is_empty() {
             let strip = |p: String| p.strip_prefix("model.").map(str::to_string).unwrap_or(p);
             self.problems.extend(decoder.problems().into_iter().map(strip));
