@@ -152,7 +152,9 @@ impl RunConfig {
             problems.push(format!("name = {:?}: must be the name of a folder; try \"demo\"", self.name));
         }
         if let Some(threads) = self.threads.filter(|n| !(1..=MOST_THREADS).contains(n)) {
-            problems.push(format!("threads = {threads}: must be at least 1 and at most {MOST_THREADS}; remove it for one a core"));
+            problems.push(format!(
+                "threads = {threads}: must be at least 1 and at most {MOST_THREADS}; remove it for one a core"
+            ));
         }
         let shape = self.model.problems();
         if shape.is_empty() && self.model.init_from.is_none() {

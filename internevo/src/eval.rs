@@ -7,7 +7,6 @@ use exec::{Hyper, Loss};
 use model::{Inputs, Phase};
 use plan::StepShape;
 use serde_json::json;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Loss and perplexity of a checkpoint.
@@ -28,8 +27,8 @@ pub struct Args {
     #[arg(long)]
     seq_len: Option<usize>,
     /// Compute threads; by default one a core
-    #[arg(long)]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    threads: Option<u16>,
     /// One JSON object: loss, perplexity, tokens
     #[arg(long)]
     json: bool,
@@ -58,7 +57,7 @@ pub fn main(args: &Args) -> Result<()> {
     if seq_len == 0 {
         bail!("--seq-len 0: must be at least 1");
     }
-    let loss = evaluate(&dir, &ids, seq_len, args.threads.map_or_else(job::cores, NonZeroUsize::get))?;
+    let loss = evaluate(&dir, &ids, seq_len, args.threads.map_or_else(job::cores, usize::from))?;
     let (mean, tokens) = (loss.mean(), loss.tokens as u64);
     if args.json {
         println!("{}", json!({ "loss": mean, "perplexity": mean.exp(), "tokens": tokens }));

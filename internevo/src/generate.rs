@@ -9,7 +9,6 @@ use model::{Inputs, Phase};
 use plan::StepShape;
 use serde_json::json;
 use std::io::Write;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,8 +42,8 @@ pub struct Args {
     #[arg(long)]
     ignore_eos: bool,
     /// Compute threads; by default one a core
-    #[arg(long)]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    threads: Option<u16>,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -80,7 +79,7 @@ pub fn main(args: &Args) -> Result<()> {
     let mut generator = Generator::new(
         &dir,
         prompt.len().saturating_add(args.max_new_tokens),
-        args.threads.map_or_else(job::cores, NonZeroUsize::get),
+        args.threads.map_or_else(job::cores, usize::from),
     )?;
     let mut stream = tokenizer.as_ref().filter(|_| !args.json).map(|t| t.stream());
     if let (Some(text), false) = (&args.prompt, args.json) {

@@ -14,7 +14,11 @@ mod solo;
 mod train;
 
 use clap::{Parser, Subcommand};
+use signal_hook::consts::SIGPIPE;
+use signal_hook::flag::register_conditional_shutdown;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Pre-trains and fine-tunes large language models. One TOML per run; docs/ has a page for each command.
 #[derive(Parser)]
@@ -35,6 +39,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if !matches!(cli.command, Command::Train(_)) {
+        // Whoever reads the output may stop reading, as `head` does: that ends a command quietly, and a training not.
+        let always = Arc::new(AtomicBool::new(true));
+        register_conditional_shutdown(SIGPIPE, 0, always).expect("SIGPIPE can be handled");
+    }
     let result = match cli.command {
         Command::Train(args) => train::main(&args),
         Command::Generate(args) => generate::main(&args),

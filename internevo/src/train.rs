@@ -188,7 +188,14 @@ impl Run<'_> {
     /// What a resumed run must share with the one it goes on from.
     fn identity(&self) -> Value {
         let d = &self.config.data;
-        json!({ "seed": self.config.seed, "data.seq_len": d.seq_len, "data.micro_batch_size": d.micro_batch_size, "data.shuffle": d.shuffle, "micro_batches_per_step": self.job.plan.global_micros(self.job.train) })
+        json!({
+            "seed": self.config.seed,
+            "data.seq_len": d.seq_len,
+            "data.micro_batch_size": d.micro_batch_size,
+            "data.shuffle": d.shuffle,
+            "micro-batches of a step": self.job.plan.global_micros(self.job.train),
+            "rows of training data": self.data.train.rows(),
+        })
     }
 }
 
@@ -290,15 +297,16 @@ fn put_weights(run: &Run, rank: &mut Rank) -> Result<u64> {
     }
     let Weights::Checkpoint(training) = &run.weights else { return Ok(0) };
     let (then, now) = (&training.state()["run"], run.identity());
+    let damaged = |key: &str| anyhow!("training/state.json of the checkpoint has no `{key}`; go back to an older one");
     for (key, value) in now.as_object().expect("it is an object") {
-        if then[key] != *value {
+        if *then.get(key).ok_or_else(|| damaged(key))? != *value {
             bail!(
                 "{key} = {value} differs from the {} of the checkpoint, so the data would not go on where it stopped; restore it, or use --fresh",
                 then[key]
             );
         }
     }
-    training.state()["tokens"].as_u64().ok_or_else(|| anyhow!("training/state.json of the checkpoint has no tokens"))
+    training.state()["tokens"].as_u64().ok_or_else(|| damaged("tokens"))
 }
 
 // ---- between steps -------------------------------------------------------------------------------------------------

@@ -109,6 +109,19 @@ fn known_models_have_their_size() {
     }
 }
 
+/// As in `internevo schedule run.toml | head`.
+#[test]
+fn a_reader_may_stop_reading() {
+    let desk = Desk::new();
+    desk.write("run.toml", SHAPES[0].toml());
+    for command in ["schedule run.toml", "plan run.toml", "plan run.toml --json"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, said) = desk.start_into(command, writer).end();
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{command}");
+    }
+}
+
 #[test]
 fn more_ranks_hold_less_each() {
     let desk = Desk::new();

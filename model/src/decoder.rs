@@ -99,7 +99,7 @@ impl Decoder {
         if dim % 2 == 1 {
             out.push(format!("model.head_dim = {dim} is odd, but RoPE rotates pairs; try {}", dim + 1));
         }
-        if self.norm_eps.is_nan() || self.norm_eps <= 0.0 {
+        if !self.norm_eps.is_finite() || self.norm_eps <= 0.0 {
             out.push(format!("model.rms_norm_eps = {}: must be positive; try 1e-5", self.norm_eps));
         }
         if !(self.init_std > 0.0 && self.init_std.is_finite()) {

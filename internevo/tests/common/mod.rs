@@ -84,7 +84,11 @@ impl Desk {
     }
 
     pub fn start(&self, command: &str) -> Running {
-        let child = self.command(command).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        self.start_into(command, Stdio::null())
+    }
+
+    pub fn start_into(&self, command: &str, stdout: impl Into<Stdio>) -> Running {
+        let child = self.command(command).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
         Running { child, command: command.into() }
     }
 
