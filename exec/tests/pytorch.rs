@@ -51,12 +51,44 @@ fn check(name: &str) {
     if !tied {
         run(&dir, Mesh { pipeline: 2, ..one }, DType::F64, &F64);
     }
+    logits(&dir);
+}
+
+/// Logits after every prefix of the first row, through the cache: the prefix as one prompt, then token by token.
+fn logits(dir: &Path) {
+    let (read, hf) = (reader(dir), HfDir::open(dir).unwrap());
+    let tensors = read("golden.safetensors");
+    let tensors = SafeTensors::deserialize(&tensors).unwrap();
+    let want = numbers(&tensors, "logits");
+    let (v, ids) = (hf.decoder().vocab, tokens(&read));
+    let s = want.len() / v;
+    let [prefill, decode] =
+        [(Phase::Prefill, s), (Phase::Decode, 1)].map(|(phase, t)| StepShape { phase, t, micros: 1 });
+    let plan = Plan::new(hf.decoder().clone(), Mesh::SOLO, DType::F32, s, 0);
+    let programs = RankPrograms::new(&plan, plan::RankId(0), &[prefill, decode], PipelineSchedule::OneFOneB);
+    let mut rank = world(plan, OptimizerConfig::default(), 0.0).solo(programs);
+    put_weights(&mut rank, &hf);
+    let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+    let compare = |rank: &mut exec::Rank, program: usize, ids: &[u32], start: usize| {
+        let slab = Inputs::cached(ids, start, if program == 0 { s } else { 1 });
+        exec::run(rank, program, Hyper { lr: 0.0, step: 1 }, &mut |_| slab.clone()).unwrap();
+        let row = start + ids.len() - 1;
+        let pairs = rank.logits(program).into_iter().zip(&want[row * v..]);
+        let error = pairs.fold(0.0f64, |a, (x, y)| a.max((x as f64 - y).abs()));
+        assert!(
+            error <= 1e-5 * largest,
+            "{} logits of row {row}: {:e} of the largest",
+            show(dir, DType::F32),
+            error / largest
+        );
+    };
+    (1..=s).for_each(|n| compare(&mut rank, 0, &ids[..n], 0));
+    (0..s).for_each(|n| compare(&mut rank, 1, &ids[n..n + 1], n));
 }
 
 /// Ten steps in a layout against the golden curve; gradients of the first step and final weights on one rank.
 fn run(dir: &Path, mesh: Mesh, dtype: DType, tolerance: &Tolerance) {
-    #[allow(clippy::disallowed_methods)] // a test reads its goldens
-    let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+    let read = reader(dir);
     let golden: Value = serde_json::from_slice(&read("golden.json")).unwrap();
     let tensors = read("golden.safetensors");
     let tensors = SafeTensors::deserialize(&tensors).unwrap();
@@ -64,7 +96,7 @@ fn run(dir: &Path, mesh: Mesh, dtype: DType, tolerance: &Tolerance) {
     let number = |section: &str, key: &str| golden[section][key].as_f64().unwrap();
     let list = |key: &str| golden[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
     let (s, b, micros) = (size("seq_len"), size("micro_batch_size"), size("micro_batches"));
-    let ids: Vec<u32> = read("tokens.bin").chunks(2).map(|x| u16::from_le_bytes([x[0], x[1]]) as u32).collect();
+    let ids = tokens(&read);
 
     let hf = HfDir::open(dir).unwrap();
     let plan = Plan::new(hf.decoder().clone(), mesh, dtype, s, 0);
@@ -78,22 +110,10 @@ fn run(dir: &Path, mesh: Mesh, dtype: DType, tolerance: &Tolerance) {
         weight_decay: number("adam", "weight_decay"),
         decay_all: false,
     };
-    let world = World {
-        plan: Arc::new(plan),
-        optimizer,
-        max_norm: golden["clip"].as_f64().unwrap(),
-        lanes: Lanes::Direct,
-        threads: 1,
-        timeout: Duration::from_secs(60),
-        record: false,
-    };
+    let world = world(plan, optimizer, golden["clip"].as_f64().unwrap());
     let (lrs, losses, norms) = (list("lrs"), list("losses"), list("grad_norms"));
     world.launch(programs, |rank| {
-        for spec in rank.params() {
-            let mut values = vec![0.0; spec.len()];
-            hf.read(&spec.name, 0, &mut values).unwrap();
-            rank.set(State::Param, &spec, 0, &values);
-        }
+        put_weights(rank, &hf);
         let id = rank.id;
         for step in 0..10 {
             let first_micro = step * micros;
@@ -138,12 +158,7 @@ fn slab(ids: &[u32], s: usize) -> Vec<u32> {
 }
 
 fn compare(dir: &Path, dtype: DType, tensors: &SafeTensors, name: &str, got: &[f32], tolerance: f64) {
-    let want = tensors.tensor(name).unwrap();
-    let want: Vec<f64> = match want.dtype() {
-        Dtype::F64 => want.data().chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-        Dtype::F32 => want.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
-        other => panic!("{name} is {other:?}"),
-    };
+    let want = numbers(tensors, name);
     assert_eq!(got.len(), want.len(), "{name}");
     let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
     let error = got.iter().zip(&want).fold(0.0f64, |a, (x, y)| a.max((*x as f64 - y).abs()));
@@ -153,6 +168,38 @@ fn compare(dir: &Path, dtype: DType, tensors: &SafeTensors, name: &str, got: &[f
         show(dir, dtype),
         error / largest
     );
+}
+
+fn numbers(tensors: &SafeTensors, name: &str) -> Vec<f64> {
+    let tensor = tensors.tensor(name).unwrap();
+    match tensor.dtype() {
+        Dtype::F64 => tensor.data().chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+        Dtype::F32 => tensor.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // a test reads its goldens
+fn reader(dir: &Path) -> impl Fn(&str) -> Vec<u8> {
+    let dir = dir.to_path_buf();
+    move |name| std::fs::read(dir.join(name)).unwrap()
+}
+
+fn tokens(read: &impl Fn(&str) -> Vec<u8>) -> Vec<u32> {
+    read("tokens.bin").chunks(2).map(|x| u16::from_le_bytes([x[0], x[1]]) as u32).collect()
+}
+
+fn world(plan: Plan, optimizer: OptimizerConfig, max_norm: f64) -> World {
+    let (plan, timeout) = (Arc::new(plan), Duration::from_secs(60));
+    World { plan, optimizer, max_norm, lanes: Lanes::Direct, threads: 1, timeout, record: false }
+}
+
+fn put_weights(rank: &mut exec::Rank, hf: &HfDir) {
+    for spec in rank.params() {
+        let mut values = vec![0.0; spec.len()];
+        hf.read(&spec.name, 0, &mut values).unwrap();
+        rank.set(State::Param, &spec, 0, &values);
+    }
 }
 
 fn show(dir: &Path, dtype: DType) -> String {
