@@ -112,11 +112,15 @@ fn load(folder: &Path, fingerprint: u64) -> std::result::Result<Cache, String> {
 fn build(corpus: &Corpus, tokenizer: &Tokenizer, folder: &Path, fingerprint: u64) -> Result<Cache> {
     let building = Building::start(folder)?;
     write(corpus, tokenizer, &building.folder, fingerprint)?;
+    // Another process may have put the same cache there in the meantime, and others may be reading it.
+    if let Ok(cache) = load(folder, fingerprint) {
+        return Ok(cache);
+    }
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(DataError::io("remove", folder))?;
     }
     let renamed = fs::rename(&building.folder, folder).map_err(DataError::io("write", folder));
-    // Another process may have put the same cache there in the meantime; then the rename fails and all is well.
+    // If the rename fails because another process was faster still, all is well.
     load(folder, fingerprint).or_else(|why| {
         renamed?;
         let cause = io::Error::other(why);

@@ -70,7 +70,7 @@ pub struct ValidConfig {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerConfig {
-    /// A `tokenizer.json`, or the folder that holds one.
+    /// A `tokenizer.json` or a SentencePiece `.model`, or a folder with `tokenizer.json` or `tokenizer.model`.
     pub path: Option<PathBuf>,
     /// Train a byte-level BPE of this size on the training text.
     pub vocab_size: Option<usize>,

@@ -22,6 +22,8 @@ mod hash;
 mod ids;
 mod order;
 mod pack;
+mod protobuf;
+mod sentencepiece;
 mod source;
 mod tokenizer;
 

@@ -1,7 +1,8 @@
 //! Text to ids and back: a thin wrapper over the `tokenizers` crate.
 //!
-//! A tokenizer is loaded from a Hugging Face `tokenizer.json` or trained here, and saved as a folder that
-//! `transformers` opens. Encoding adds nothing to a text (no begin, no end); the caller says where one ends.
+//! A tokenizer is loaded from a Hugging Face `tokenizer.json` or a SentencePiece `.model` (`sentencepiece.rs`), or
+//! trained here, and saved as a folder that `transformers` opens. Encoding adds nothing to a text (no begin, no end);
+//! the caller says where one ends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +17,14 @@ use crate::config::{DataConfig, TokenizerConfig};
 use crate::dataset::training_text;
 use crate::error::{DataError, Result};
 use crate::hash::{hash, hash_words};
+use crate::sentencepiece;
 
 /// Every byte, and the end of text.
 pub(crate) const MIN_VOCAB: usize = 257;
 
 const END_OF_TEXT: &str = "<|endoftext|>";
+
+const CONFIG: &str = "tokenizer_config.json";
 
 /// Ends of text that model families use, for a `tokenizer.json` that comes alone.
 const KNOWN_EOS: [&str; 4] = ["</s>", END_OF_TEXT, "<|im_end|>", "<eos>"];
@@ -81,21 +85,49 @@ impl Tokenizer {
         Ok(Tokenizer::new(inner, json, config, eos_id))
     }
 
-    /// Load a `tokenizer.json`, or the one in a folder. Its end of text is what the files beside it say.
+    /// Load a `tokenizer.json` or a SentencePiece `.model`, or from a folder its `tokenizer.json` or else its
+    /// `tokenizer.model`. The end of text is what the files beside it say.
     pub fn load(path: &Path) -> Result<Tokenizer> {
-        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
-        let json = fs::read_to_string(&file).map_err(DataError::io("read", &file))?;
-        let refuse = |problem: String| DataError::Tokenizer { path: file.clone(), problem };
+        let (json, model) = (path.join("tokenizer.json"), path.join("tokenizer.model"));
+        let file = match path.is_dir() {
+            true if model.exists() && !json.exists() => model,
+            true => json,
+            false => path.to_owned(),
+        };
+        if file.extension().is_some_and(|ending| ending == "model") {
+            Tokenizer::load_sentencepiece(&file)
+        } else {
+            Tokenizer::load_json(&file)
+        }
+    }
+
+    fn load_json(file: &Path) -> Result<Tokenizer> {
+        let json = fs::read_to_string(file).map_err(DataError::io("read", file))?;
+        let refuse = |problem: String| DataError::Tokenizer { path: file.into(), problem };
         let mut inner: Inner = json.parse().map_err(|error| {
             refuse(format!("{error}; a tokenizer.json of the Hugging Face tokenizers library is needed"))
         })?;
         // A saved truncation would cut documents short without a word, a padding would lengthen them.
         inner.with_truncation(None).map_err(|error| refuse(error.to_string()))?.with_padding(None);
-        let config = read_json(&file.with_file_name("tokenizer_config.json"))?;
-        let eos_id = find_eos(&inner, config.as_ref(), &file)?;
+        let config = read_json(&file.with_file_name(CONFIG))?;
+        let eos_id = find_eos(&inner, config.as_ref(), file, &KNOWN_EOS)?;
         let config = config.unwrap_or_else(|| {
             plain_config(&inner.id_to_token(eos_id).expect("find_eos looked it up in this vocabulary"))
         });
+        Ok(Tokenizer::new(inner, json, config, eos_id))
+    }
+
+    fn load_sentencepiece(file: &Path) -> Result<Tokenizer> {
+        let model = fs::read(file).map_err(DataError::io("read", file))?;
+        let refuse = |problem: String| DataError::Tokenizer { path: file.into(), problem };
+        let mut config = read_json(&file.with_file_name(CONFIG))?.unwrap_or_default();
+        let (inner, eos_piece) = sentencepiece::read(&model, &config).map_err(refuse)?;
+        let json = inner.to_string(false).map_err(|error| refuse(error.to_string()))?;
+        let eos_id = find_eos(&inner, Some(&config), file, &[&eos_piece])?;
+        // It is saved as a tokenizer.json, which the class that reads the .model would not open.
+        config.remove("auto_map");
+        let eos = inner.id_to_token(eos_id).expect("find_eos looked it up in this vocabulary");
+        config.extend(plain_config(&eos));
         Ok(Tokenizer::new(inner, json, config, eos_id))
     }
 
@@ -103,7 +135,7 @@ impl Tokenizer {
     pub fn save(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir).map_err(DataError::io("create", dir))?;
         let config = serde_json::to_string_pretty(&self.config).expect("a JSON object is JSON");
-        for (name, contents) in [("tokenizer.json", &self.json), ("tokenizer_config.json", &config)] {
+        for (name, contents) in [("tokenizer.json", &self.json), (CONFIG, &config)] {
             let path = dir.join(name);
             fs::write(&path, contents).map_err(DataError::io("write", &path))?;
         }
@@ -192,28 +224,31 @@ fn plain_config(eos_token: &str) -> Map<String, Value> {
     ])
 }
 
-/// The end of text of a foreign tokenizer: its own config, the model's, or a name everyone uses.
-fn find_eos(inner: &Inner, config: Option<&Map<String, Value>>, file: &Path) -> Result<u32> {
+/// The end of text of a foreign tokenizer: its own config, the model's, or a name that is `known` for it.
+fn find_eos(inner: &Inner, config: Option<&Map<String, Value>>, file: &Path, known: &[&str]) -> Result<u32> {
     let missing = |what: String, path: PathBuf| DataError::Tokenizer {
         path,
-        problem: format!("{what} is not in the vocabulary of tokenizer.json; correct one of the two"),
+        problem: format!(
+            "{what} is not in the vocabulary of {}; correct one of the two",
+            file.file_name().unwrap_or_default().display()
+        ),
     };
     let token = config.and_then(|config| config.get("eos_token")).map(|token| token.get("content").unwrap_or(token));
     if let Some(token) = token.and_then(Value::as_str) {
-        let beside = file.with_file_name("tokenizer_config.json");
-        return inner.token_to_id(token).ok_or_else(|| missing(format!("eos_token {token}"), beside));
+        return inner
+            .token_to_id(token)
+            .ok_or_else(|| missing(format!("eos_token {token}"), file.with_file_name(CONFIG)));
     }
     for name in ["generation_config.json", "config.json"] {
-        let beside = file.with_file_name(name);
-        let model = read_json(&beside)?.unwrap_or_default();
+        let model = read_json(&file.with_file_name(name))?.unwrap_or_default();
         // Chat models list several; the first is the one that ends a turn.
         let id = model.get("eos_token_id").map(|id| id.get(0).unwrap_or(id)).and_then(Value::as_u64);
         if let Some(id) = id {
             let known = u32::try_from(id).ok().filter(|id| inner.id_to_token(*id).is_some());
-            return known.ok_or_else(|| missing(format!("eos_token_id {id}"), beside));
+            return known.ok_or_else(|| missing(format!("eos_token_id {id}"), file.with_file_name(name)));
         }
     }
-    let known = KNOWN_EOS.iter().find_map(|token| inner.token_to_id(token));
+    let known = known.iter().find_map(|token| inner.token_to_id(token));
     known.ok_or_else(|| DataError::NoEos { path: file.into() })
 }
 

@@ -58,9 +58,10 @@ pub fn main(args: &Args) -> Result<()> {
     let sampling = args.sampling()?;
     let dir = HfDir::open(&args.checkpoint)?;
     let vocab = dir.decoder().vocab;
+    let has_tokenizer = ["tokenizer.json", "tokenizer.model"].iter().any(|name| args.checkpoint.join(name).exists());
     let tokenizer = match Tokenizer::load(&args.checkpoint) {
         Ok(tokenizer) => Some(tokenizer),
-        Err(_) if args.prompt_tokens.is_some() && !args.checkpoint.join("tokenizer.json").exists() => None,
+        Err(_) if args.prompt_tokens.is_some() && !has_tokenizer => None,
         Err(e) => return Err(e).context("a prompt of text needs a tokenizer; or give --prompt-tokens"),
     };
     let prompt = match (&args.prompt, &args.prompt_tokens, &tokenizer) {

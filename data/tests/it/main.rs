@@ -4,4 +4,5 @@ mod bench;
 mod cache;
 mod errors;
 mod packing;
+mod sentencepiece;
 mod tokenizer;
