@@ -46,6 +46,8 @@ pub struct RunConfig {
     pub parallel: ParallelConfig,
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
+    #[serde(default)]
+    pub metrics: MetricsConfig,
 }
 
 fn default_seed() -> u64 {
@@ -127,6 +129,18 @@ impl Default for CheckpointConfig {
     }
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Event files beside metrics.jsonl.
+    pub tensorboard: bool,
+}
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        MetricsConfig { tensorboard: true }
+    }
+}
+
 impl RunConfig {
     /// Reads a run file; `set` holds `key.path=value` overrides. All problems at once, each with its key and a way out.
     pub fn load(path: &Path, set: &[String]) -> Result<RunConfig> {
@@ -205,6 +219,11 @@ impl RunConfig {
                 global.next_multiple_of(rows)
             )),
         }
+    }
+
+    /// As it was understood, defaults and overrides included.
+    pub fn toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a config is TOML")
     }
 
     pub fn folder(&self) -> PathBuf {

@@ -61,6 +61,9 @@ impl RunFolder {
     pub fn cache(&self) -> PathBuf {
         self.path.join("cache")
     }
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tensorboard")
+    }
 
     /// Everything has been checked: what the run gives up goes, and its config is written as it was understood, defaults
     /// and overrides included.
@@ -70,9 +73,11 @@ impl RunFolder {
             Start::New => checkpoint::rewind(&self.checkpoints(), None)?,
             Start::Resume { step, .. } => checkpoint::rewind(&self.checkpoints(), Some(*step))?,
         }
+        if let Start::New = start {
+            remove(&self.tensorboard())?;
+        }
         let path = self.path.join("config.toml");
-        let text = toml::to_string_pretty(config).expect("a config is TOML");
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        fs::write(&path, config.toml()).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// `metrics.jsonl`, without the rows after `step`: each step stands there once, also after a resume.

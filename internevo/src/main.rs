@@ -7,10 +7,12 @@ mod folder;
 mod generate;
 mod job;
 mod lr;
+mod prepare;
 mod report;
 mod sampling;
 mod show;
 mod solo;
+mod tensorboard;
 mod train;
 
 use clap::{Parser, Subcommand};

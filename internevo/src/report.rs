@@ -1,14 +1,29 @@
-//! What a run tells: a progress bar or plain lines for a person, `metrics.jsonl` for a machine.
+//! What a run tells: a progress bar or plain lines for a person, `metrics.jsonl` for a machine, and its curves
+//! for TensorBoard.
+use crate::tensorboard::EventFile;
 use anyhow::{Context, Result};
 use exec::{Loss, StepResult};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+/// Where a row of numbers goes.
+pub struct Metrics {
+    pub rows: File,
+    pub events: Option<EventFile>,
+}
+
+impl Metrics {
+    fn write(&mut self, row: &Value) -> Result<()> {
+        writeln!(self.rows, "{row}").context("cannot write metrics.jsonl")?;
+        self.events.as_mut().map_or(Ok(()), |events| events.row(row))
+    }
+}
+
 pub struct Report {
-    metrics: File,
+    metrics: Metrics,
     bar: ProgressBar,
     steps: u64,
     ranks: usize,
@@ -21,7 +36,7 @@ pub struct Report {
 
 impl Report {
     pub fn new(
-        metrics: File,
+        metrics: Metrics,
         first: u64,
         steps: u64,
         ranks: usize,
@@ -48,7 +63,7 @@ impl Report {
         self.tokens += result.loss.tokens as u64;
         let loss = result.loss.mean();
         let tflops = tgs * self.flops_per_token / 1e12;
-        self.row(json!({
+        self.metrics.write(&json!({
             "step": step, "loss": loss, "grad_norm": result.grad_norm, "lr": lr, "tokens": self.tokens,
             "tgs": tgs, "tflops": tflops, "mfu": null, "step_ms": took.as_secs_f64() * 1e3,
             "memory_bytes": self.memory_bytes, "skipped": !result.taken,
@@ -74,7 +89,9 @@ impl Report {
 
     pub fn validation(&mut self, step: u64, loss: Loss) -> Result<()> {
         let mean = loss.mean();
-        self.row(json!({ "step": step, "val_loss": mean, "val_perplexity": mean.exp(), "val_tokens": loss.tokens }))?;
+        self.metrics.write(
+            &json!({ "step": step, "val_loss": mean, "val_perplexity": mean.exp(), "val_tokens": loss.tokens }),
+        )?;
         self.say(&format!("step {step}: held-out loss {mean:.4}  perplexity {:.2}", mean.exp()));
         Ok(())
     }
@@ -86,10 +103,6 @@ impl Report {
 
     pub fn end(&self) {
         self.bar.abandon();
-    }
-
-    fn row(&mut self, row: serde_json::Value) -> Result<()> {
-        writeln!(self.metrics, "{row}").context("cannot write metrics.jsonl")
     }
 }
 

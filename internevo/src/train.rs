@@ -1,15 +1,17 @@
 //! `internevo train`: the main job, from the config file to the last checkpoint.
 use crate::args::RunFile;
-use crate::config::{Precision, RunConfig};
+use crate::config::RunConfig;
 use crate::control::{self, Control, Gone, Order};
 use crate::folder::{RunFolder, Start};
 use crate::job::{self, EVAL, Job, TRAIN};
-use crate::report::{self, Report};
+use crate::prepare::{self, Weights};
+use crate::report::{Metrics, Report};
+use crate::tensorboard::EventFile;
 use anyhow::{Context, Result, anyhow, bail};
-use checkpoint::{HfDir, Part, Save, Training};
-use data::{Dataset, Kind, Tokenizer};
+use checkpoint::{Part, Save};
+use data::{Dataset, Tokenizer};
 use exec::{Hyper, Loss, Rank, State};
-use model::{Decoder, Family, Inputs, ParamSpec};
+use model::{Family, Inputs, ParamSpec};
 use plan::Micro;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -53,18 +55,11 @@ struct Run<'a> {
     memory_bytes: usize,
 }
 
-/// Where the weights come from.
-enum Weights {
-    Random,
-    Directory(HfDir),
-    Checkpoint(Training),
-}
-
 pub fn main(args: &Args) -> Result<()> {
     let config = args.run.load()?;
     let (folder, start) = RunFolder::open(&config, args.resume, args.fresh)?;
-    let tokenizer = tokenizer(&config, &start)?;
-    let (weights, decoder) = weights(&config, &start, tokenizer.as_ref())?;
+    let tokenizer = prepare::tokenizer(&config, &start)?;
+    let (weights, decoder) = prepare::weights(&config, &start, tokenizer.as_ref())?;
     let job =
         Job::new(&config, decoder, args.run.ranks.into()).with_context(|| args.run.config.display().to_string())?;
     let programs = match &args.program {
@@ -76,7 +71,7 @@ pub fn main(args: &Args) -> Result<()> {
         &programs,
         "lower data.micro_batch_size or data.seq_len for activations, use more ranks with parallel.zero.stage = 1 for optimizer state, or a pipeline for the rest",
     )?;
-    let data = open_data(&config, &job, tokenizer.as_ref(), &folder)?;
+    let data = prepare::open_data(&config, &job, tokenizer.as_ref(), &folder)?;
     folder.begin(&config, &start)?;
 
     let memory_bytes = job::total(&job::memory_by_kind(&programs[0]));
@@ -181,7 +176,10 @@ impl Run<'_> {
     fn report(&self, tokens: u64) -> Result<Report> {
         let (job, steps) = (self.job, self.config.train.steps);
         let flops = job.plan.model.flops_per_token(self.config.data.seq_len);
-        let metrics = self.folder.metrics(self.first)?;
+        let rows = self.folder.metrics(self.first)?;
+        let dir = self.config.metrics.tensorboard.then(|| self.folder.tensorboard());
+        let events = dir.map(|dir| EventFile::create(&dir, self.first, &self.config.toml())).transpose()?;
+        let metrics = Metrics { rows, events };
         Ok(Report::new(metrics, self.first, steps, job.plan.mesh.world(), flops, self.memory_bytes, tokens))
     }
 
@@ -200,69 +198,6 @@ impl Run<'_> {
 }
 
 // ---- before the first step -----------------------------------------------------------------------------------------
-
-/// A run keeps its tokenizer: what was trained or loaded once is used on every resume.
-fn tokenizer(config: &RunConfig, start: &Start) -> Result<Option<Tokenizer>> {
-    let is_text = config.data.kind != Kind::Tokens;
-    if let Start::Resume { checkpoint, .. } = start
-        && is_text
-    {
-        return Ok(Some(Tokenizer::load(checkpoint)?));
-    }
-    let mut wanted = config.tokenizer.clone();
-    if is_text && wanted.path.is_none() && wanted.vocab_size.is_none() {
-        match (&config.model.init_from, config.model.vocab_size) {
-            (Some(dir), _) => wanted.path = Some(dir.clone()),
-            (None, Some(size)) => wanted.vocab_size = Some(size),
-            (None, None) => bail!(
-                "tokenizer: data.kind is text, but there is no tokenizer; give tokenizer.path, or tokenizer.vocab_size to train one"
-            ),
-        }
-    }
-    let training = wanted.vocab_size.filter(|_| wanted.path.is_none());
-    let waiting = training
-        .map(|n| report::waiting(&format!("training a tokenizer of {n} tokens on {}", config.data.path.display())));
-    let tokenizer = Tokenizer::from_config(&wanted, &config.data, config.seed)?;
-    if let Some(waiting) = waiting {
-        waiting.finish_and_clear();
-    }
-    Ok(tokenizer)
-}
-
-fn weights(config: &RunConfig, start: &Start, tokenizer: Option<&Tokenizer>) -> Result<(Weights, Decoder)> {
-    let from_config = || config.model.decoder(tokenizer.map_or(0, Tokenizer::vocab_size));
-    match (start, &config.model.init_from) {
-        (Start::Resume { checkpoint, .. }, init_from) => {
-            if config.precision.params == Precision::F64 {
-                bail!("precision.params = \"f64\" cannot be resumed: checkpoints hold f32");
-            }
-            let decoder = match init_from {
-                Some(dir) => HfDir::open(dir)?.decoder().clone(),
-                None => from_config(),
-            };
-            Ok((Weights::Checkpoint(Training::open(checkpoint, &decoder)?), decoder))
-        }
-        (Start::New, Some(path)) => {
-            let dir = HfDir::open(path)?;
-            let decoder = dir.decoder().clone();
-            Ok((Weights::Directory(dir), decoder))
-        }
-        (Start::New, None) => Ok((Weights::Random, from_config())),
-    }
-}
-
-fn open_data(config: &RunConfig, job: &Job, tokenizer: Option<&Tokenizer>, folder: &RunFolder) -> Result<data::Splits> {
-    let waiting = (config.data.kind != Kind::Tokens)
-        .then(|| report::waiting(&format!("tokenising {}", config.data.path.display())));
-    let splits = data::open(&config.data, tokenizer, job.plan.model.vocab, config.seed, &folder.cache())?;
-    if let Some(waiting) = waiting {
-        waiting.finish_and_clear();
-    }
-    for cache in &splits.caches {
-        eprintln!("{cache}");
-    }
-    Ok(splits)
-}
 
 /// Parameters of this rank, and on a resume its optimizer state. Gives the tokens seen so far.
 fn put_weights(run: &Run, rank: &mut Rank) -> Result<u64> {
