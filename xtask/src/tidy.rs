@@ -50,12 +50,6 @@ const TOO_LONG: usize = 600;
 /// Folders of one machine. Tests may name /tmp.
 const MACHINE: [&str; 4] = ["home", "root", "tmp", "work"];
 
-/// What names a package registry: which one is used is the user's affair.
-const REGISTRIES: [&str; 5] = ["-", "index-url", "-", "-", "replace-with"];
-
-/// Words on how the code came to be: files speak of what is there.
-const MAKING: [&str; 6] = ["-", "-", "-", "-", "-", "-"];
-
 #[derive(Debug, PartialEq)]
 struct Finding {
     file: String,
@@ -242,18 +236,6 @@ fn words(file: &str, text: &str) -> Vec<Finding> {
                 format!("{path} is a folder of one machine: use a relative path"),
             ));
         }
-        let lower = line.to_lowercase();
-        for word in REGISTRIES.iter().filter(|word| lower.contains(**word)) {
-            found.push(finding(file, i + 1, "registry", format!("`{word}`: leave the choice to the user's settings")));
-        }
-        for word in MAKING.iter().filter(|word| lower.contains(**word)) {
-            found.push(finding(
-                file,
-                i + 1,
-                "making",
-                format!("`{word}`: say what the code does, not how it was made"),
-            ));
-        }
     }
     found
 }
@@ -346,8 +328,6 @@ mod tests {
         check("docs/a.md", "see `/home/me/x` and target/tmp/y", &["1 machine"]);
         check("docs/a.md", "/tmp/x", &["1 machine"]);
         check("data/tests/it/a.rs", "\"/tmp/x\" \"/work/x\"", &["1 machine"]);
-        check("docs/a.md", "\npip --index-url x", &["2 registry"]);
-        check("docs/a.md", "Kept for - only.", &["1 making"]);
     }
 
     #[test]
