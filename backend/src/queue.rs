@@ -96,7 +96,4 @@ impl Event {
     pub fn wait(&self) {
         drop(self.0.changed.wait_while(self.0.done.lock().unwrap(), |done| *done == 0).unwrap());
     }
-    pub fn is_set(&self) -> bool {
-        *self.0.done.lock().unwrap() == 1
-    }
 }

@@ -21,9 +21,6 @@ impl Trace {
         let shape = views.iter().map(|v| v.len).collect();
         self.rows.push(TraceRow { name, shape, bytes: views.iter().map(View::bytes).sum(), flops });
     }
-    pub fn flops(&self) -> f64 {
-        self.rows.iter().map(|r| r.flops).sum()
-    }
 }
 
 /// A device that records what it is asked to do and then does it.

@@ -47,6 +47,9 @@ pub struct Args {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// In the JSON object, the logits after the prompt too
+    #[arg(long, requires = "json")]
+    logits: bool,
 }
 
 /// Tokens of a prompt that go through the model at once.
@@ -96,8 +99,11 @@ pub fn main(args: &Args) -> Result<()> {
     }
     if args.json {
         let text = tokenizer.as_ref().map(|t| t.decode(&out.ids)).transpose()?;
-        let row = json!({ "prompt_tokens": prompt, "tokens": out.ids, "text": text, "stopped_by": out.stopped_by,
+        let mut row = json!({ "prompt_tokens": prompt, "tokens": out.ids, "text": text, "stopped_by": out.stopped_by,
             "prefill_seconds": out.prefill.as_secs_f64(), "decode_seconds": out.decode.as_secs_f64() });
+        if args.logits {
+            row["logits"] = json!(out.prompt_logits);
+        }
         println!("{row}");
     } else {
         println!();
@@ -138,6 +144,8 @@ pub struct Generated {
     pub stopped_by: &'static str,
     pub prefill: Duration,
     pub decode: Duration,
+    /// (V), after the prompt.
+    pub prompt_logits: Vec<f32>,
 }
 
 impl Generator {
@@ -181,6 +189,7 @@ impl Generator {
         let began = Instant::now();
         let mut logits = self.feed(prompt)?;
         let prefill = began.elapsed();
+        let prompt_logits = logits.clone();
         let (mut ids, mut stopped_by) = (vec![], "max_new_tokens");
         let began = Instant::now();
         for index in 0..max_new {
@@ -199,7 +208,7 @@ impl Generator {
                 logits = self.feed(&[id])?;
             }
         }
-        Ok(Generated { ids, stopped_by, prefill, decode: began.elapsed() })
+        Ok(Generated { ids, stopped_by, prefill, decode: began.elapsed(), prompt_logits })
     }
 }
 

@@ -144,6 +144,7 @@ pub fn trained_checkpoint(internevo: &Path, root: &Path, python: &Python) -> Res
             "1",
             "--ignore-eos",
             "--json",
+            "--logits",
         ]),
         "",
     )?;
@@ -153,7 +154,9 @@ pub fn trained_checkpoint(internevo: &Path, root: &Path, python: &Python) -> Res
     checks.same("tokens of the passage", &eval["tokens"], &(ids(prompt)?.len() - 1).into());
     checks.same("their text, by the other's tokenizer", &passage.into(), &theirs["decoded"][0]);
     checks.close("loss of the passage", &eval["loss"], &theirs["loss"][0])?;
-    let logits: Vec<f64> = from_value(theirs["logits"][0].clone()).context("open_checkpoint.py gave no logits")?;
+    let numbers = |row: &Value| from_value::<Vec<f64>>(row.clone()).context("no logits after the passage");
+    let (ours, logits) = (numbers(&next["logits"])?, numbers(&theirs["logits"][0])?);
+    checks.logits(&ours, &logits);
     let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
     checks.same("most likely next token", &next["tokens"][0], &best.into());
     checks.end()
@@ -200,6 +203,18 @@ impl Checks {
         let apart = (a - b).abs();
         self.line(apart <= TOLERANCE, what, &format!(": {a:.6} here, {b:.6} there, {apart:.1e} apart"));
         Ok(())
+    }
+
+    /// (V) each: equal to 1e-5 of the largest, as the numerics contract says of f32.
+    fn logits(&mut self, ours: &[f64], theirs: &[f64]) {
+        let largest = theirs.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+        let apart = ours.iter().zip(theirs).fold(0.0, |a: f64, (x, y)| a.max((x - y).abs())) / largest;
+        let pass = ours.len() == theirs.len() && apart <= 1e-5;
+        self.line(
+            pass,
+            "logits after the passage",
+            &format!(": {apart:.1e} of the largest apart, of {}", theirs.len()),
+        );
     }
 
     fn end(self) -> Result<()> {
