@@ -259,6 +259,9 @@ impl<'a> In<'a> {
     }
 }
 impl<'a> Out<'a> {
+    pub fn dtype(&self) -> DType {
+        self.1.dtype
+    }
     pub fn bytes(self) -> &'a mut [u8] {
         // SAFETY: as for `of`; every bit pattern is a valid element.
         unsafe { std::slice::from_raw_parts_mut(self.0, self.1.bytes()) }

@@ -8,6 +8,7 @@
 //! heads, H head dimension, F ffn, V vocabulary, L layers. A trailing dimension is contiguous.
 mod arena;
 mod cpu;
+mod host;
 mod meta;
 mod op;
 mod queue;
@@ -17,8 +18,9 @@ mod view;
 
 pub use arena::{Access, Arena, In, Loan, Out, Sizes, Span};
 pub use cpu::Cpu;
+pub use host::{download, download_floats, upload, upload_floats};
 pub use meta::Meta;
-pub use op::{Heads, Op};
+pub use op::{Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Scores};
 pub use queue::{Event, Queue};
 pub use queued::Queued;
 pub use trace::{Trace, TraceRow, Traced};
@@ -51,18 +53,4 @@ pub trait Backend: Send {
     fn take_trace(&mut self) -> Trace {
         Trace::default()
     }
-}
-
-/// Host values of a view.
-pub fn download<E: Element>(dev: &mut dyn Backend, view: View) -> Vec<E> {
-    assert_eq!(view.dtype, E::DTYPE, "download of {view:?}");
-    let mut out = vec![E::zeroed(); view.len];
-    dev.download(view, bytemuck::cast_slice_mut(&mut out));
-    out
-}
-
-/// Writes host values into a view.
-pub fn upload<E: Element>(dev: &mut dyn Backend, src: &[E], view: View) {
-    assert_eq!((view.dtype, view.len), (E::DTYPE, src.len()), "upload to {view:?}");
-    dev.upload(bytemuck::cast_slice(src), view);
 }

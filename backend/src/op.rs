@@ -25,82 +25,174 @@ impl Heads {
     }
 }
 
+/// How attention scores are made of q and k, and which keys a query sees. Token i sees j <= i of its segment.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Scores {
+    /// s = scale q·k; usually 1 / sqrt(H).
+    pub scale: f64,
+    /// Soft cap (Gemma 2): s <- cap tanh(s / cap). None: not capped.
+    pub cap: Option<f64>,
+    /// Sliding window (Mistral): i sees j > i - window only. None: all of the past.
+    pub window: Option<usize>,
+    /// ALiBi (Press et al. 2022): s <- s - slope(head) (i - j), after the cap. Slopes as in the paper's code, also for
+    /// numbers of heads that are no power of two.
+    pub alibi: bool,
+}
+
+/// Which two elements of a head form a pair that RoPE rotates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Pairs {
+    /// (i, i + H/2), as GPT-NeoX and Hugging Face's LLaMA.
+    Half,
+    /// (2i, 2i + 1), as the paper and the original LLaMA.
+    Interleaved,
+}
+
+/// A nonlinearity of the MLP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Nonlinearity {
+    /// x σ(x)
+    Silu,
+    /// x Φ(x), with erf
+    Gelu,
+    /// The approximation of GELU by tanh
+    GeluTanh,
+}
+
+/// What is done to logits before and in the cross-entropy.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LogitLoss {
+    /// z <- cap tanh(z / cap) first. None: not capped.
+    pub cap: Option<f64>,
+    /// ε of label smoothing: (1 - ε) of the target on the label, ε spread evenly over all V.
+    pub smoothing: f64,
+}
+
+/// Dynamic loss scaling (Micikevicius et al. 2018).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LossScale {
+    pub min: f64,
+    pub max: f64,
+    pub growth: f64,
+    pub backoff: f64,
+    /// Steps without an overflow after which the scale grows.
+    pub interval: u64,
+    /// Overflows since the last growth after which it shrinks.
+    pub hysteresis: u64,
+}
+
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Op {
     /// y = value
     Fill { y: View, value: f64 },
-    /// y = x
+    /// y = x; between f32, bf16 and f16 the value is converted.
     Copy { x: View, y: View },
     /// y += x
     Add { x: View, y: View },
     /// rows (n) u32, x (T, D) -> y (n, D): y[i] = x[rows[i]]
     TakeRows { rows: View, x: View, y: View, d: usize },
 
-    /// ids (T), w (V, D) -> y (T, D)
-    Embedding { ids: View, w: View, y: View, d: usize },
-    /// ids (T), dy (T, D) -> dw (V, D)
-    EmbeddingBackward { ids: View, dy: View, dw: View, d: usize, acc: bool },
+    /// ids (T), w (V, D) -> y (T, D) = scale w[id]
+    Embedding { ids: View, w: View, y: View, d: usize, scale: f64 },
+    /// ids (T), dy (T, D) -> dw (V, D) = or += scale dy
+    EmbeddingBackward { ids: View, dy: View, dw: View, d: usize, scale: f64, acc: bool },
 
     /// x (T, D), w (F, D) -> y (T, F) = x wᵀ, or y += x wᵀ. `dims` is [T, D, F] in all three.
     Linear { x: View, w: View, y: View, dims: [usize; 3], acc: bool },
     /// dy (T, F), w (F, D) -> dx (T, D) = dy w
     LinearBackwardInput { dy: View, w: View, dx: View, dims: [usize; 3] },
-    /// dy (T, F), x (T, D) -> dw (F, D) = dyᵀ x, or dw += dyᵀ x
-    LinearBackwardWeight { dy: View, x: View, dw: View, dims: [usize; 3], acc: bool },
+    /// dy (T, F), x (T, D) -> dw (F, D) = scale dyᵀ x, or dw += scale dyᵀ x
+    LinearBackwardWeight { dy: View, x: View, dw: View, dims: [usize; 3], scale: f64, acc: bool },
+    /// b (F) -> y (T, F) += b in every row
+    AddBias { b: View, y: View },
+    /// dy (T, F) -> db (F) = or += the sum of the rows
+    BiasBackward { dy: View, db: View, acc: bool },
 
-    /// x (T, D), w (D) -> y (T, D) = x rstd w, rstd (T) = 1 / sqrt(mean(x²) + eps)
-    RmsNorm { x: View, w: View, y: View, rstd: View, eps: f64 },
+    /// x (T, D), w (D) -> y (T, D) = x rstd (w + offset), rstd (T) = 1 / sqrt(mean(x²) + eps). Gemma's offset is 1.
+    RmsNorm { x: View, w: View, y: View, rstd: View, eps: f64, offset: f64 },
     /// x, dy (T, D), w (D), rstd (T) -> dx (T, D) +=, dw (D). The residual path is already in dx.
-    RmsNormBackward { x: View, w: View, rstd: View, dy: View, dx: View, dw: View, acc: bool },
+    RmsNormBackward { x: View, w: View, rstd: View, dy: View, dx: View, dw: View, offset: f64, acc: bool },
+    /// x (T, D), w, b (D) -> y (T, D) = (x - mean) rstd w + b, stats (2, T) = mean | rstd
+    LayerNorm { x: View, w: View, b: View, y: View, stats: View, eps: f64 },
+    /// x, dy (T, D), w (D), stats (2, T) -> dx (T, D) +=, dw, db (D)
+    LayerNormBackward { x: View, w: View, stats: View, dy: View, dx: View, dw: View, db: View, acc: bool },
+    /// x (T, (N+2K) H), w (2, H) = of queries | of keys -> y (T, (N+2K) H): every query and key head RMS-normalised (Qwen3),
+    /// values copied; rstd (T, N + K)
+    HeadNorm { x: View, w: View, y: View, rstd: View, heads: Heads, eps: f64 },
+    /// dqkv (T, (N+2K) H) in place, from the gradient of y to that of x; dw (2, H)
+    HeadNormBackward { x: View, w: View, rstd: View, dqkv: View, dw: View, heads: Heads, acc: bool },
+    /// w (V, D) -> y (V, D) = w / max(‖row‖, 1e-12), norms (V) (Baichuan 2's and InternLM2's `norm_head`)
+    UnitRows { w: View, y: View, norms: View, d: usize },
+    /// y, dy (V, D), norms (V) -> dw (V, D) = or += scale (dy - y (y·dy)) / norm
+    UnitRowsBackward { y: View, norms: View, dy: View, dw: View, d: usize, scale: f64, acc: bool },
 
     /// Rotates the queries and keys of qkv (T, (N+2K) H) in place by their positions (T) u32. table (P, H): H/2 cosines,
-    /// then H/2 sines, of each position. Half-split pairs (i, i + H/2). `inverse` turns back: the backward of itself.
-    Rope { qkv: View, positions: View, table: View, heads: Heads, inverse: bool },
+    /// then H/2 sines, of each position. `inverse` applies the transpose: the backward of itself.
+    Rope { qkv: View, positions: View, table: View, heads: Heads, pairs: Pairs, inverse: bool },
 
     /// Causal attention inside each segment of cu_seqlens (S + 1) u32 (starts at 0; entries after T's repeat T).
-    /// qkv (T, (N+2K) H) -> o (T, N H), lse (N, T) = natural log of the sum of exponentials of the scaled scores.
-    Attention { qkv: View, cu_seqlens: View, o: View, lse: View, heads: Heads },
+    /// qkv (T, (N+2K) H) -> o (T, N H), lse (N, T) = natural log of the sum of exponentials of the scores.
+    Attention { qkv: View, cu_seqlens: View, o: View, lse: View, heads: Heads, scores: Scores },
     /// qkv, o, lse as above, d_o (T, N H) -> dqkv (T, (N+2K) H)
-    AttentionBackward { qkv: View, cu_seqlens: View, o: View, lse: View, d_o: View, dqkv: View, heads: Heads },
+    AttentionBackward {
+        qkv: View,
+        cu_seqlens: View,
+        o: View,
+        lse: View,
+        d_o: View,
+        dqkv: View,
+        heads: Heads,
+        scores: Scores,
+    },
     /// Attention over a cache, for generation. span (2) u32 = [start, n]: the first n rows of qkv (T, (N+2K) H) are
     /// tokens start .. start + n. Their keys and values enter cache (2, C, K H); row i attends to tokens 0 ..= start + i.
     /// o (T, N H); rows from n on are zero.
-    AttentionCached { qkv: View, span: View, cache: View, o: View, heads: Heads },
+    AttentionCached { qkv: View, span: View, cache: View, o: View, heads: Heads, scores: Scores },
 
-    /// h (T, 2F) = gate | up -> s (T, F) = silu(gate) up
-    SwiGlu { h: View, s: View, f: usize },
+    /// h (T, 2F) = gate | up -> s (T, F) = f(gate) up
+    Gated { h: View, s: View, f: usize, by: Nonlinearity },
     /// h (T, 2F), ds (T, F) -> dh (T, 2F)
-    SwiGluBackward { h: View, ds: View, dh: View, f: usize },
+    GatedBackward { h: View, ds: View, dh: View, f: usize, by: Nonlinearity },
+    /// h -> s = f(h)
+    Activation { h: View, s: View, by: Nonlinearity },
+    /// h, ds -> dh
+    ActivationBackward { h: View, ds: View, dh: View, by: Nonlinearity },
 
     /// labels (T) u32 -> count (1) f64: how many are not u32::MAX; added to when `acc`.
     CountLabels { labels: View, count: View, acc: bool },
-    /// logits (T, V), labels (T) -> loss (1) f64 = Σ −log softmax(logits)[label] over labels that are not u32::MAX;
-    /// the logits become the gradient of loss / count (count (1) f64; no labels at all: zeros).
-    CrossEntropy { labels: View, count: View, logits: View, loss: View, v: usize },
-    /// The loss alone: logits (T, V), labels (T) -> loss (1) f64
-    CrossEntropyLoss { labels: View, logits: View, loss: View, v: usize },
+    /// logits (T, V), labels, types (T) -> stats (1 + 3 K) f64, written; the logits become scale (1) f64 times the gradient
+    /// of loss / count (count (1) f64; no labels at all: zeros). stats[0] is the loss, Σ over labels that are not
+    /// u32::MAX of −log softmax(logits)[label] with smoothing; then for each of the K types of tokens
+    /// [Σ −log softmax(logits)[label] without smoothing, labels, labels that are the largest logit of their row].
+    CrossEntropy {
+        labels: View,
+        types: View,
+        count: View,
+        scale: View,
+        logits: View,
+        stats: View,
+        v: usize,
+        with: LogitLoss,
+    },
+    /// The stats alone, the loss without smoothing: logits (T, V), labels, types (T) -> stats (1 + 3 K) f64
+    CrossEntropyLoss { labels: View, types: View, logits: View, stats: View, v: usize, cap: Option<f64> },
+    /// z <- cap tanh(z / cap), for generation.
+    SoftCap { z: View, cap: f64 },
 
     /// x -> sums (ceil(len / chunk)) f64: the sum of squares of each chunk. A grid that does not know about shards is
     /// what makes the gradient norm independent of the layout.
     SumSquares { x: View, sums: View, chunk: usize },
-    /// sums (n) f64, count (1) f64 -> norm (3) f64 = [‖g‖, factor on the gradient that clips it to `max_norm` (0: never),
-    /// 1 if the step is to be taken: a finite norm and at least one label, else 0]. Added in index order.
-    GradNorm { sums: View, count: View, norm: View, max_norm: f64 },
+    /// sums (n) f64, count (1) f64, scale (3) f64 whose first is the loss scale S -> norm (3) f64 = [‖g‖ / S, factor on the
+    /// gradient that undoes S and clips to `max_norm` (0: never), 1 if the step is to be taken: a finite norm and at
+    /// least one label, else 0]. Added in index order.
+    GradNorm { sums: View, count: View, scale: View, norm: View, max_norm: f64 },
+    /// norm (3) as `GradNorm` wrote it -> scale (3) f64 = [loss scale, steps since it last changed or overflowed,
+    /// overflows since it last grew], updated. A norm that is not finite is an overflow.
+    LossScale { norm: View, scale: View, rule: LossScale },
     /// AdamW (Loshchilov & Hutter 2019, algorithm 2) on g, p, m, v of equal length, in place on p, m, v.
-    /// hyper (3) f64 = [lr, 1 - beta1ᵗ, 1 - beta2ᵗ]; norm as `GradNorm` wrote it: nothing is written when
+    /// hyper (4) f64 = [lr, 1 - beta1ᵗ, 1 - beta2ᵗ, beta2]; norm as `GradNorm` wrote it: nothing is written when
     /// norm[2] is 0.
-    AdamW {
-        g: View,
-        norm: View,
-        hyper: View,
-        p: View,
-        m: View,
-        v: View,
-        beta1: f64,
-        beta2: f64,
-        eps: f64,
-        weight_decay: f64,
-    },
+    AdamW { g: View, norm: View, hyper: View, p: View, m: View, v: View, beta1: f64, eps: f64, weight_decay: f64 },
 }
 
 impl Op {
@@ -115,19 +207,31 @@ impl Op {
             Op::Linear { .. } => "linear",
             Op::LinearBackwardInput { .. } => "linear_backward_input",
             Op::LinearBackwardWeight { .. } => "linear_backward_weight",
+            Op::AddBias { .. } => "add_bias",
+            Op::BiasBackward { .. } => "bias_backward",
             Op::RmsNorm { .. } => "rmsnorm",
             Op::RmsNormBackward { .. } => "rmsnorm_backward",
+            Op::LayerNorm { .. } => "layernorm",
+            Op::LayerNormBackward { .. } => "layernorm_backward",
+            Op::HeadNorm { .. } => "head_norm",
+            Op::HeadNormBackward { .. } => "head_norm_backward",
+            Op::UnitRows { .. } => "unit_rows",
+            Op::UnitRowsBackward { .. } => "unit_rows_backward",
             Op::Rope { .. } => "rope",
             Op::Attention { .. } => "attention",
             Op::AttentionBackward { .. } => "attention_backward",
             Op::AttentionCached { .. } => "attention_cached",
-            Op::SwiGlu { .. } => "swiglu",
-            Op::SwiGluBackward { .. } => "swiglu_backward",
+            Op::Gated { .. } => "gated",
+            Op::GatedBackward { .. } => "gated_backward",
+            Op::Activation { .. } => "activation",
+            Op::ActivationBackward { .. } => "activation_backward",
             Op::CountLabels { .. } => "count_labels",
             Op::CrossEntropy { .. } => "cross_entropy",
             Op::CrossEntropyLoss { .. } => "cross_entropy_loss",
+            Op::SoftCap { .. } => "soft_cap",
             Op::SumSquares { .. } => "sum_squares",
             Op::GradNorm { .. } => "grad_norm",
+            Op::LossScale { .. } => "loss_scale",
             Op::AdamW { .. } => "adamw",
         }
     }
@@ -145,19 +249,31 @@ impl Op {
             Op::LinearBackwardWeight { dy, x, dw, .. } => (vec![dy, x], vec![dw]),
             Op::RmsNorm { x, w, y, rstd, .. } => (vec![x, w], vec![y, rstd]),
             Op::RmsNormBackward { x, w, rstd, dy, dx, dw, .. } => (vec![x, w, rstd, dy], vec![dx, dw]),
+            Op::AddBias { b, y } => (vec![b], vec![y]),
+            Op::BiasBackward { dy, db, .. } => (vec![dy], vec![db]),
+            Op::LayerNorm { x, w, b, y, stats, .. } => (vec![x, w, b], vec![y, stats]),
+            Op::LayerNormBackward { x, w, stats, dy, dx, dw, db, .. } => (vec![x, w, stats, dy], vec![dx, dw, db]),
+            Op::HeadNorm { x, w, y, rstd, .. } => (vec![x, w], vec![y, rstd]),
+            Op::HeadNormBackward { x, w, rstd, dqkv, dw, .. } => (vec![x, w, rstd], vec![dqkv, dw]),
+            Op::UnitRows { w, y, norms, .. } => (vec![w], vec![y, norms]),
+            Op::UnitRowsBackward { y, norms, dy, dw, .. } => (vec![y, norms, dy], vec![dw]),
             Op::Rope { qkv, positions, table, .. } => (vec![positions, table], vec![qkv]),
             Op::Attention { qkv, cu_seqlens, o, lse, .. } => (vec![qkv, cu_seqlens], vec![o, lse]),
             Op::AttentionBackward { qkv, cu_seqlens, o, lse, d_o, dqkv, .. } => {
                 (vec![qkv, cu_seqlens, o, lse, d_o], vec![dqkv])
             }
             Op::AttentionCached { qkv, span, cache, o, .. } => (vec![qkv, span], vec![cache, o]),
-            Op::SwiGlu { h, s, .. } => (vec![h], vec![s]),
-            Op::SwiGluBackward { h, ds, dh, .. } => (vec![h, ds], vec![dh]),
+            Op::Gated { h, s, .. } | Op::Activation { h, s, .. } => (vec![h], vec![s]),
+            Op::GatedBackward { h, ds, dh, .. } | Op::ActivationBackward { h, ds, dh, .. } => (vec![h, ds], vec![dh]),
             Op::CountLabels { labels, count, .. } => (vec![labels], vec![count]),
-            Op::CrossEntropy { labels, count, logits, loss, .. } => (vec![labels, count], vec![logits, loss]),
-            Op::CrossEntropyLoss { labels, logits, loss, .. } => (vec![labels, logits], vec![loss]),
+            Op::CrossEntropy { labels, types, count, scale, logits, stats, .. } => {
+                (vec![labels, types, count, scale], vec![logits, stats])
+            }
+            Op::CrossEntropyLoss { labels, types, logits, stats, .. } => (vec![labels, types, logits], vec![stats]),
+            Op::SoftCap { z, .. } => (vec![], vec![z]),
             Op::SumSquares { x, sums, .. } => (vec![x], vec![sums]),
-            Op::GradNorm { sums, count, norm, .. } => (vec![sums, count], vec![norm]),
+            Op::GradNorm { sums, count, scale, norm, .. } => (vec![sums, count, scale], vec![norm]),
+            Op::LossScale { norm, scale, .. } => (vec![norm], vec![scale]),
             Op::AdamW { g, norm, hyper, p, m, v, .. } => (vec![g, norm, hyper], vec![p, m, v]),
         }
     }
@@ -185,14 +301,22 @@ impl Op {
             Op::EmbeddingBackward { dy, .. } => dy.len as f64,
             Op::RmsNorm { x, .. } => 4.0 * x.len as f64,
             Op::RmsNormBackward { x, .. } => 8.0 * x.len as f64,
+            Op::AddBias { y, .. } => y.len as f64,
+            Op::BiasBackward { dy, .. } => dy.len as f64,
+            Op::LayerNorm { x, .. } | Op::HeadNorm { x, .. } => 6.0 * x.len as f64,
+            Op::LayerNormBackward { x, .. } | Op::HeadNormBackward { x, .. } => 10.0 * x.len as f64,
+            Op::UnitRows { w, .. } => 3.0 * w.len as f64,
+            Op::UnitRowsBackward { y, .. } => 5.0 * y.len as f64,
             Op::Rope { qkv, .. } => 3.0 * qkv.len as f64,
-            Op::SwiGlu { s, .. } => 6.0 * s.len as f64,
-            Op::SwiGluBackward { ds, .. } => 10.0 * ds.len as f64,
+            Op::Gated { s, .. } | Op::Activation { s, .. } => 6.0 * s.len as f64,
+            Op::GatedBackward { ds, .. } | Op::ActivationBackward { ds, .. } => 10.0 * ds.len as f64,
             Op::CountLabels { labels, .. } => labels.len as f64,
             Op::CrossEntropy { logits, .. } => 6.0 * logits.len as f64,
             Op::CrossEntropyLoss { logits, .. } => 4.0 * logits.len as f64,
+            Op::SoftCap { z, .. } => 3.0 * z.len as f64,
             Op::SumSquares { x, .. } => 2.0 * x.len as f64,
             Op::GradNorm { sums, .. } => sums.len as f64,
+            Op::LossScale { .. } => 0.0,
             Op::AdamW { p, .. } => 14.0 * p.len as f64,
         }
     }

@@ -5,14 +5,28 @@
 pub enum DType {
     F32,
     F64,
+    /// Eight bits of exponent, seven of fraction. Storage only: arithmetic on it is in f32.
+    BF16,
+    /// Five bits of exponent, ten of fraction. Storage only: arithmetic on it is in f32.
+    F16,
     U32,
 }
 
 impl DType {
     pub fn bytes(self) -> usize {
         match self {
+            DType::BF16 | DType::F16 => 2,
             DType::F32 | DType::U32 => 4,
             DType::F64 => 8,
+        }
+    }
+
+    /// In what statistics (1 / σ, log-sum-exp), master weights and optimizer state of this type are kept.
+    pub fn precise(self) -> DType {
+        match self {
+            DType::F32 | DType::BF16 | DType::F16 => DType::F32,
+            DType::F64 => DType::F64,
+            DType::U32 => panic!("an integer has no precise type"),
         }
     }
 }
@@ -26,6 +40,12 @@ impl Element for f32 {
 }
 impl Element for f64 {
     const DTYPE: DType = DType::F64;
+}
+impl Element for half::bf16 {
+    const DTYPE: DType = DType::BF16;
+}
+impl Element for half::f16 {
+    const DTYPE: DType = DType::F16;
 }
 impl Element for u32 {
     const DTYPE: DType = DType::U32;
@@ -74,6 +94,26 @@ impl View {
             self.sub(at - len, len)
         })
     }
+
+    /// As `split`, of pieces that have each a type of their own. The view is a whole slab in its widest type.
+    pub fn carve<const N: usize>(self, pieces: [(DType, usize); N]) -> [View; N] {
+        let mut at = 0;
+        pieces.map(|(dtype, len)| {
+            let piece = View { region: self.region, dtype, offset: self.offset + at, len };
+            at = (at + piece.bytes()).next_multiple_of(Self::ALIGN);
+            assert!(at <= self.bytes(), "{pieces:?} of {self:?}");
+            piece
+        })
+    }
+
+    /// Elements of type `like` that hold what `carve` cuts off.
+    pub fn carved(like: DType, pieces: &[(DType, usize)]) -> usize {
+        let bytes: usize = pieces.iter().map(|(dtype, len)| (dtype.bytes() * len).next_multiple_of(Self::ALIGN)).sum();
+        bytes / like.bytes()
+    }
+
+    /// Every piece of a slab starts at a multiple of these bytes.
+    const ALIGN: usize = 8;
 
     pub fn bytes(&self) -> usize {
         self.len * self.dtype.bytes()

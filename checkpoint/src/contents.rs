@@ -1,7 +1,7 @@
 //! Which tensors lie in which file of a checkpoint.
 use crate::hf::WEIGHTS;
 use crate::spelling::Spelling;
-use crate::training::{MOMENTS, OPTIMIZER, Part};
+use crate::training::{MOMENTS, OPTIMIZER, Part, RAW_HEAD};
 use model::ParamSpec;
 use serde_json::{Map, Value};
 
@@ -52,10 +52,11 @@ pub(crate) fn index(weights: &[Contents]) -> Value {
     serde_json::json!({ "metadata": { "total_size": bytes }, "weight_map": map })
 }
 
-/// The optimizer's state.
-pub(crate) fn optimizer(table: &[ParamSpec]) -> Contents {
+/// The optimizer's state, and the head's matrix where the weights have it with its rows normalised.
+pub(crate) fn optimizer(table: &[ParamSpec], raw_head: Option<&ParamSpec>) -> Contents {
     let moments = MOMENTS.into_iter().flat_map(|part: Part| {
         table.iter().map(move |spec| Tensor { name: part.tensor(&spec.name), shape: spec.shape.clone() })
     });
-    Contents { file: OPTIMIZER.into(), tensors: moments.collect() }
+    let raw = raw_head.map(|spec| Tensor { name: RAW_HEAD.into(), shape: spec.shape.clone() });
+    Contents { file: OPTIMIZER.into(), tensors: moments.chain(raw).collect() }
 }

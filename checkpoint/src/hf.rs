@@ -57,6 +57,14 @@ impl HfDir {
         &self.decoder
     }
 
+    /// For a run whose decoder has the directory's parameters, but maybe another order of their rows in memory.
+    pub fn for_run(self, run: &Decoder) -> HfDir {
+        let spelling = Spelling::new(run, self.decoder.family);
+        let shapes = |s: &Spelling| s.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect::<Vec<_>>();
+        assert_eq!(shapes(&spelling), shapes(&self.spelling), "parameters of the run and of the directory");
+        HfDir { spelling, ..self }
+    }
+
     /// Elements `start ..` of a parameter of the decoder's table.
     pub fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<()> {
         for stretch in self.spelling.stretches(name, start, out.len()) {

@@ -12,7 +12,7 @@ use crate::folder::TMP;
 use crate::hf::{CONFIG, INDEX};
 use crate::json;
 use crate::spelling::Spelling;
-use crate::training::{MOMENTS, Part, STATE, TRAINING};
+use crate::training::{HEAD, MOMENTS, Part, RAW_HEAD, STATE, TRAINING};
 use crate::writer::Writer;
 use model::{Decoder, Family, models};
 use serde_json::Value;
@@ -27,8 +27,20 @@ pub struct Save {
     dir: PathBuf,
     draft: Draft,
     spelling: Spelling,
+    /// Of the optimizer's tensors, without their prefix.
+    own: Spelling,
+    head: Option<UnitHead>,
     files: Writer,
     written: Mutex<HashMap<(Part, String), Coverage>>,
+}
+
+/// The head's matrix, whose rows the directory has normalised.
+struct UnitHead {
+    /// Its tensor in the directory.
+    tensor: String,
+    shape: [usize; 2],
+    /// The matrix itself lies with the optimizer's state.
+    raw: bool,
 }
 
 impl Save {
@@ -46,6 +58,10 @@ impl Save {
         json::write(&draft.0.join(CONFIG), &models::to_json(decoder, family))?;
 
         let (spelling, table) = (Spelling::new(decoder, family), decoder.table());
+        let head = models::stores_unit_rows(family, decoder).then(|| {
+            let tensor = spelling.tensor_of(HEAD).expect("a head that is not tied").name.clone();
+            UnitHead { tensor, shape: [decoder.vocab, decoder.hidden], raw: with_optimizer }
+        });
         let mut contents = contents::weights(&spelling, limit);
         if contents.len() > 1 {
             json::write(&draft.0.join(INDEX), &contents::index(&contents))?;
@@ -53,7 +69,8 @@ impl Save {
         let mut parts = vec![Part::Param];
         if with_optimizer {
             disk::create(&draft.0.join(TRAINING))?;
-            contents.push(contents::optimizer(&table));
+            let raw = table.iter().find(|spec| head.is_some() && spec.name == HEAD);
+            contents.push(contents::optimizer(&table, raw));
             parts.extend(MOMENTS);
         }
         let coverage = parts
@@ -61,7 +78,7 @@ impl Save {
             .flat_map(|part| table.iter().map(|spec| ((*part, spec.name.clone()), Coverage::new(spec.len()))));
         let written = Mutex::new(coverage.collect());
         let files = Writer::create(&draft.0, &contents)?;
-        Ok(Save { dir, draft, spelling, files, written })
+        Ok(Save { dir, draft, spelling, own: Spelling::own(decoder), head, files, written })
     }
 
     /// Elements `start ..` of a parameter of the decoder's table. Each element is written once.
@@ -73,13 +90,33 @@ impl Save {
         let fresh = written.get_mut(&(part, name.to_string())).is_some_and(|c| c.add(start, data.len()));
         drop(written);
         assert!(fresh, "elements {start} + {} of {name} ({part:?}) do not exist or are written again", data.len());
+        if part == Part::Param && name == HEAD && self.head.as_ref().is_some_and(|head| head.raw) {
+            self.files.write(RAW_HEAD, start, data)?;
+        }
         match part {
             Part::Param => self
                 .spelling
                 .stretches(name, start, data.len())
                 .try_for_each(|s| self.files.write(s.tensor, s.at, &data[s.range])),
-            Part::ExpAvg | Part::ExpAvgSq => self.files.write(&part.tensor(name), start, data),
+            Part::ExpAvg | Part::ExpAvgSq => self
+                .own
+                .stretches(name, start, data.len())
+                .try_for_each(|s| self.files.write(&part.tensor(s.tensor), s.at, &data[s.range])),
         }
+    }
+
+    /// A rank may have written parts of rows, so rows are normalised when all are there.
+    fn normalise_head(&self) -> Result<()> {
+        let Some(UnitHead { tensor, shape: [rows, width], .. }) = &self.head else { return Ok(()) };
+        let mut row = vec![0.0; *width];
+        for start in (0..*rows).map(|i| i * width) {
+            self.files.read(tensor, start, &mut row)?;
+            // As `Op::UnitRows`.
+            let norm = row.iter().map(|x| (*x as f64).powi(2)).sum::<f64>().sqrt().max(1e-12);
+            row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
+            self.files.write(tensor, start, &row)?;
+        }
+        Ok(())
     }
 
     /// The folder under its temporary name: the place for tokenizer files and generation_config.json.
@@ -102,6 +139,7 @@ impl Save {
         for ((part, name), coverage) in self.written.lock().expect("no writer panics").iter() {
             assert_eq!(coverage.hole(), None, "the first element of {name} ({part:?}) that was not written");
         }
+        self.normalise_head()?;
         disk::sync_tree(&self.draft.0)?;
         disk::rename(&self.draft.0, &self.dir)
     }

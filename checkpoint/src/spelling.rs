@@ -26,6 +26,11 @@ pub(crate) struct Stretch<'a> {
 }
 
 impl Spelling {
+    /// Of a run's own tensors: every parameter under its name, in the order of a directory's rows.
+    pub fn own(decoder: &Decoder) -> Spelling {
+        Spelling::new(decoder, Family::Internevo)
+    }
+
     pub fn new(decoder: &Decoder, family: Family) -> Spelling {
         let tensors = models::tensors(decoder, family);
         let mut spans: HashMap<String, Vec<Span>> = HashMap::new();

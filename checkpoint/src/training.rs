@@ -4,14 +4,20 @@ use crate::error::{CheckpointError, Result};
 use crate::hf::HfDir;
 use crate::json;
 use crate::reader::Reader;
-use model::{Decoder, Family, models};
+use crate::spelling::Spelling;
+use model::{Decoder, Family, Position, Rope, Scaling, models};
 use safetensors::Dtype;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 pub(crate) const TRAINING: &str = "training";
 pub(crate) const OPTIMIZER: &str = "training/optimizer.safetensors";
 pub(crate) const STATE: &str = "training/state.json";
+
+/// The head's matrix, where the weights of the directory have it with its rows normalised.
+pub(crate) const HEAD: &str = "lm_head.weight";
+pub(crate) const RAW_HEAD: &str = "param.lm_head.weight";
 
 /// A parameter, or AdamW's running mean of its gradient or of the gradient's square.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -38,6 +44,8 @@ impl Part {
 pub struct Training {
     weights: HfDir,
     optimizer: Reader,
+    /// Of the optimizer's tensors, without their prefix.
+    spelling: Spelling,
     state: Value,
 }
 
@@ -45,11 +53,13 @@ impl Training {
     /// The checkpoint must be of the run's decoder; its family does not matter.
     pub fn open(dir: &Path, decoder: &Decoder) -> Result<Training> {
         let training = Training::load(dir)?;
-        let fields = differences(training.weights.decoder(), decoder);
+        let there = training.weights.decoder();
+        let fields =
+            differences(&Decoder { norm_head: there.norm_head || training.has_raw_head(), ..there.clone() }, decoder);
         if !fields.is_empty() {
             return Err(CheckpointError::OtherModel { dir: dir.into(), fields });
         }
-        Ok(training)
+        Ok(Training { weights: training.weights.for_run(decoder), spelling: Spelling::own(decoder), ..training })
     }
 
     /// Opens and checks a checkpoint of whichever decoder.
@@ -65,7 +75,16 @@ impl Training {
                 optimizer.check(&part.tensor(&spec.name), &spec.shape, &[Dtype::F32])?;
             }
         }
-        Ok(Training { weights, optimizer, state: json::read(&dir.join(STATE))? })
+        if optimizer.file(RAW_HEAD).is_some() {
+            let m = weights.decoder();
+            optimizer.check(RAW_HEAD, &[m.vocab, m.hidden], &[Dtype::F32])?;
+        }
+        let spelling = Spelling::own(weights.decoder());
+        Ok(Training { weights, optimizer, spelling, state: json::read(&dir.join(STATE))? })
+    }
+
+    fn has_raw_head(&self) -> bool {
+        self.optimizer.file(RAW_HEAD).is_some()
     }
 
     /// What was given to [`crate::Save::commit`].
@@ -76,18 +95,29 @@ impl Training {
     /// Elements `start ..` of a part of a parameter.
     pub fn read(&self, part: Part, name: &str, start: usize, out: &mut [f32]) -> Result<()> {
         match part {
+            Part::Param if name == HEAD && self.has_raw_head() => self.optimizer.read(RAW_HEAD, start, out),
             Part::Param => self.weights.read(name, start, out),
-            Part::ExpAvg | Part::ExpAvgSq => self.optimizer.read(&part.tensor(name), start, out),
+            Part::ExpAvg | Part::ExpAvgSq => self
+                .spelling
+                .stretches(name, start, out.len())
+                .try_for_each(|s| self.optimizer.read(&part.tensor(s.tensor), s.at, &mut out[s.range])),
         }
     }
 }
 
-/// The fields in which two decoders differ, as config.json spells them.
+/// The fields in which two decoders differ, as `[model]` spells them.
 fn differences(checkpoint: &Decoder, run: &Decoder) -> Vec<String> {
-    // Neither changes what the parameters are or what training computes from them.
-    const FREE: [&str; 2] = ["initializer_range", "max_position_embeddings"];
-    let (there, here) = (models::to_json(checkpoint, Family::Llama), models::to_json(run, Family::Llama));
-    let fields = there.as_object().expect("a config is an object");
-    let differing = fields.iter().filter(|(key, value)| !FREE.contains(&key.as_str()) && here[*key] != **value);
-    differing.map(|(key, value)| format!("{key}: {value} in the checkpoint, {} in the run", here[key])).collect()
+    // None of them changes what the parameters are or what they compute.
+    const FREE: [&str; 4] = ["initializer_range", "scaled_init", "embed_grad_scale", "rope_layout"];
+    let [there, here] = [checkpoint, run].map(|m| models::to_json(m, Family::Internevo));
+    let keys = |of: &Value| of.as_object().expect("a config is an object").keys().cloned().collect::<Vec<_>>();
+    let all: BTreeSet<String> = keys(&there).into_iter().chain(keys(&here)).collect();
+    let stretches =
+        |m: &Decoder| matches!(m.position, Position::Rope(Rope { scaling: Some(Scaling::Dynamic { .. }), .. }));
+    let matters = |key: &String| match key.as_str() {
+        "max_position_embeddings" => stretches(run),
+        key => !FREE.contains(&key),
+    };
+    let differing = all.into_iter().filter(|key| matters(key) && here[key] != there[key]);
+    differing.map(|key| format!("{key}: {} in the checkpoint, {} in the run", there[&key], here[&key])).collect()
 }

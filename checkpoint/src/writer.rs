@@ -35,7 +35,8 @@ impl Writer {
             let path = dir.join(&contents.file);
             let bytes = header.file_bytes;
             let full = |cause| CheckpointError::NoSpace { path: path.clone(), bytes, total, cause };
-            let file = File::create_new(&path).map_err(CheckpointError::io("create", &path))?;
+            let file = File::options().read(true).write(true).create_new(true).open(&path);
+            let file = file.map_err(CheckpointError::io("create", &path))?;
             reserve(&file, bytes).map_err(full)?;
             file.write_all_at(&header.bytes, 0).map_err(CheckpointError::io("write", &path))?;
             for (tensor, at) in contents.tensors.iter().zip(&header.starts) {
@@ -44,6 +45,14 @@ impl Writer {
             out.files.push((path, file));
         }
         Ok(out)
+    }
+
+    /// Elements `start ..` of a tensor that were written.
+    pub fn read(&self, tensor: &str, start: usize, out: &mut [f32]) -> Result<()> {
+        let place = self.places[tensor];
+        let (path, file) = &self.files[place.file];
+        let at = place.at + 4 * start as u64;
+        file.read_exact_at(bytemuck::cast_slice_mut(out), at).map_err(CheckpointError::io("read", path))
     }
 
     /// Writes elements `start ..` of a tensor.

@@ -29,14 +29,15 @@ fn contains(text: &str, words: &[&str]) {
 fn config() {
     // (golden, key, value, what the refusal says)
     let table: &[(&str, &str, Value, &str)] = &[
-        ("llama_mha", "hidden_act", json!("gelu"), "hidden_act = \"gelu\""),
-        ("llama_mha", "attention_bias", json!(true), "attention_bias = true"),
-        ("llama_mha", "mlp_bias", json!(true), "mlp_bias = true"),
+        ("llama_mha", "hidden_act", json!("relu"), "hidden_act = \"relu\""),
+        ("llama_mha", "hidden_act", json!(1), "hidden_act = 1 is not a word"),
+        ("llama_mha", "attention_bias", json!("q"), "attention_bias = \"q\""),
+        ("llama_mha", "mlp_bias", json!(0), "mlp_bias = 0"),
         ("llama_mha", "sliding_window", json!(4096), "sliding_window = 4096"),
         ("llama_mha", "a_new_idea", json!("on"), "a_new_idea = \"on\""),
         ("llama_mha", "quantization_config", json!({ "bits": 4 }), "quantization_config"),
-        ("llama_mha", "rope_scaling", json!({ "rope_type": "yarn", "factor": 2.0 }), "rope_type \"yarn\""),
-        ("llama_mha", "rope_scaling", json!({ "rope_type": "linear" }), "rope_scaling: missing field `factor`"),
+        ("llama_mha", "rope_scaling", json!({ "rope_type": "longrope", "factor": 2.0 }), "rope_type \"longrope\""),
+        ("llama_mha", "rope_scaling", json!({ "rope_type": "linear" }), "rope_scaling.factor is missing"),
         ("llama_mha", "rope_scaling", json!("linear"), "rope_scaling = \"linear\""),
         ("llama_gqa_tied", "rope_scaling", json!({ "type": "linear", "factor": 2.0 }), "are both given"),
         ("llama_mha", "rope_parameters", json!({ "rope_theta": "1e6" }), "rope_parameters.rope_theta = \"1e6\""),
@@ -50,8 +51,8 @@ fn config() {
         ("llama_mha", "num_hidden_layers", json!(1_000_000_000), "num_hidden_layers = 1000000000"),
         ("llama_mha", "num_key_value_heads", json!(2), "num_key_value_heads = 2 does not divide"),
         ("llama_mha", "model_type", json!("gpt2"), "model_type = \"gpt2\""),
-        ("internlm2_gqa", "bias", json!(true), "bias = true"),
-        ("internlm2_mqa", "rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }), "rope_type \"dynamic\""),
+        ("internlm2_gqa", "bias", json!("on"), "bias = \"on\""),
+        ("internlm2_mqa", "rope_scaling", json!({ "type": "dynamic", "factor": -2.0 }), "rope_scaling.factor = -2"),
     ];
     for (name, key, value, says) in table {
         let text = refusal(name, |dir| edit_json(&dir.join("config.json"), |c| c[*key] = value.clone()));
@@ -65,7 +66,7 @@ fn config() {
     }
     // All at once, and what is switched off is no obstacle.
     let two = refusal("llama_mha", |dir| {
-        edit_json(&dir.join("config.json"), |c| (c["mlp_bias"], c["hidden_act"]) = (json!(true), json!("relu")))
+        edit_json(&dir.join("config.json"), |c| (c["mlp_bias"], c["hidden_act"]) = (json!(1), json!("relu")))
     });
     contains(&two, &["mlp_bias", "hidden_act"]);
     let off = refusal("llama_mha", |dir| {

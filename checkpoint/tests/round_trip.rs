@@ -2,27 +2,46 @@
 mod common;
 use checkpoint::{CheckpointError, HfDir, Part, Save, Training};
 use common::*;
-use model::{Decoder, Family};
+
+use model::{Decoder, Family, Pairs, Position, Rope, models};
 use serde_json::json;
 use std::fs;
 
+const FAMILIES: [Family; 10] = [
+    Family::Llama,
+    Family::Internlm,
+    Family::Internlm2,
+    Family::Mistral,
+    Family::Qwen2,
+    Family::Qwen3,
+    Family::Baichuan,
+    Family::Gemma,
+    Family::Gemma2,
+    Family::Internevo,
+];
+
 #[test]
-fn both_spellings_random_ranges_many_threads() {
+fn every_spelling_random_ranges_many_threads() {
+    let mut spellings = 0;
     for name in GOLDENS {
         let from = HfDir::open(&golden(name)).unwrap();
-        for family in [Family::Llama, Family::Internlm2] {
+        let decoder = from.decoder().clone();
+        for family in FAMILIES.into_iter().filter(|f| models::holds(*f, &decoder)) {
+            spellings += 1;
             let dir = tempfile::tempdir().unwrap();
             let step = dir.path().join("runs/x/checkpoints/step_7");
-            let save = Save::create(&step, from.decoder(), family, true).unwrap();
+            let save = Save::create(&step, &decoder, family, true).unwrap();
             write_in_pieces(&from, &save);
             let state = json!({ "step": 7, "loss": 0.1 + 0.2, "tokens": u64::MAX });
             save.commit(&state).unwrap();
 
-            let training = Training::open(&step, from.decoder()).unwrap();
+            let training = Training::open(&step, &decoder).unwrap();
             assert_eq!(training.state(), &state);
             let weights = HfDir::open(&step).unwrap();
-            assert_eq!(weights.decoder(), &Decoder { family, ..from.decoder().clone() });
-            for spec in from.decoder().table() {
+            let unit_head = models::stores_unit_rows(family, &decoder);
+            let norm_head = decoder.norm_head && !unit_head;
+            assert_eq!(weights.decoder(), &Decoder { family, norm_head, ..decoder.clone() });
+            for spec in decoder.table() {
                 let x = read_all(spec.len(), |out| from.read(&spec.name, 0, out).unwrap());
                 for part in PARTS {
                     let want: Vec<u32> = x.iter().map(|x| value(part, f32::from_bits(*x)).to_bits()).collect();
@@ -34,9 +53,63 @@ fn both_spellings_random_ranges_many_threads() {
                     weights.read(&spec.name, a.len(), b).unwrap();
                     weights.read(&spec.name, 0, a).unwrap();
                 });
-                assert_eq!(got, x, "{name} {family:?} in two parts: {}", spec.name);
+                let stored = if unit_head && spec.name == "lm_head.weight" { unit_rows(&x, decoder.hidden) } else { x };
+                assert_eq!(got, stored, "{name} {family:?} in two parts: {}", spec.name);
             }
         }
+    }
+    assert_eq!(spellings, 42, "each model as ours and as its own, and in some others");
+}
+
+fn unit_rows(x: &[u32], width: usize) -> Vec<u32> {
+    let unit = |row: &[u32]| -> Vec<u32> {
+        let row: Vec<f64> = row.iter().map(|x| f32::from_bits(*x) as f64).collect();
+        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+        row.into_iter().map(|x| ((x / norm) as f32).to_bits()).collect()
+    };
+    x.chunks(width).flat_map(unit).collect()
+}
+
+/// Interleaved pairs are in memory only: a run with them writes what a run with halves reads, moments too.
+#[test]
+fn runs_with_other_pairs_continue_each_other() {
+    for name in ["many_variants", "internlm", "internlm2_gqa", "baichuan2"] {
+        let golden = HfDir::open(&golden(name)).unwrap();
+        let [halves, interleaved] = [Pairs::Half, Pairs::Interleaved].map(|pairs| match golden.decoder().position {
+            Position::Rope(rope) => {
+                Decoder { position: Position::Rope(Rope { pairs, ..rope }), ..golden.decoder().clone() }
+            }
+            Position::Alibi => panic!("{name} has no pairs"),
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let write = |from: &HfDir, run: &Decoder, to: &std::path::Path| {
+            let save = Save::create(to, run, models::directory(run), true).unwrap();
+            write_in_pieces(from, &save);
+            save.commit(&json!({})).unwrap();
+        };
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        let from = golden.for_run(&halves);
+        write(&from, &halves, &a);
+        let from = from.for_run(&interleaved);
+        write(&from, &interleaved, &b);
+        let mut moved = 0;
+        for file in ["model.safetensors", "training/optimizer.safetensors"] {
+            assert!(fs::read(a.join(file)).unwrap() == fs::read(b.join(file)).unwrap(), "{name} {file}");
+        }
+        let [x, y] = [(&b, &halves), (&a, &interleaved)].map(|(dir, run)| Training::open(dir, run).unwrap());
+        for spec in halves.table() {
+            for part in PARTS {
+                let x = read_all(spec.len(), |out| x.read(part, &spec.name, 0, out).unwrap());
+                let y = read_all(spec.len(), |out| y.read(part, &spec.name, 0, out).unwrap());
+                let sorted = |mut of: Vec<u32>| {
+                    of.sort();
+                    of
+                };
+                moved += (x != y) as usize;
+                assert_eq!(sorted(x), sorted(y), "{name} {part:?} {}", spec.name);
+            }
+        }
+        assert!(moved >= 3 * 2 * halves.layers, "{name}: queries and keys lie elsewhere");
     }
 }
 
@@ -143,8 +216,11 @@ fn narrower_and_wider_types_are_converted() {
 #[test]
 fn both_rope_spellings_give_the_same_decoder() {
     let llama3 = json!({ "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64 });
-    for (kind, fields) in [("default", json!({})), ("linear", json!({ "factor": 2.0 })), ("llama3", llama3)] {
-        let decoder = |new: bool, key: &str| {
+    let yarn = json!({ "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 16.0 });
+    let one = json!({ "factor": 2.0 });
+    let table = [("default", json!({})), ("linear", one.clone()), ("dynamic", one), ("llama3", llama3), ("yarn", yarn)];
+    for (kind, fields) in table {
+        let rope_of = |new: bool, key: &str| {
             let dir = tempfile::tempdir().unwrap();
             copy("llama_gqa_tied", dir.path());
             edit_json(&dir.path().join("config.json"), |config| {
@@ -159,12 +235,15 @@ fn both_rope_spellings_give_the_same_decoder() {
                     config["rope_scaling"] = rope;
                 }
             });
-            HfDir::open(dir.path()).unwrap().decoder().clone()
+            match HfDir::open(dir.path()).unwrap().decoder().position {
+                Position::Rope(rope) => rope,
+                Position::Alibi => panic!("a LLaMA with ALiBi"),
+            }
         };
-        let rope = decoder(true, "rope_type").rope;
+        let rope = rope_of(true, "rope_type");
         assert_eq!((rope.theta, rope.scaling.is_some()), (500000.0, kind != "default"));
-        assert_eq!(decoder(false, "type").rope, rope);
-        assert_eq!(decoder(false, "rope_type").rope, rope);
+        assert_eq!(rope_of(false, "type"), rope);
+        assert_eq!(rope_of(false, "rope_type"), rope);
     }
 }
 

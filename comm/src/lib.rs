@@ -110,7 +110,7 @@ impl Call {
             [one, other] => one.or(other).expect("one of the two has a length"),
         };
         let sums = matches!(op, Coll::AllReduce | Coll::ReduceScatter);
-        assert!(!(sums && dtype == DType::U32), "{op:?}: sums are of F32 or F64, not of U32");
+        assert!(!sums || matches!(dtype, DType::F32 | DType::F64), "{op:?}: sums are of F32 or F64, not of {dtype:?}");
         Call { op, dtype, len }
     }
 }

@@ -271,7 +271,9 @@ impl Job {
             (Coll::AllReduce, DType::F64) => self.sum::<f64>(part, at, 0..self.posts.len()),
             (Coll::ReduceScatter, DType::F32) => self.sum::<f32>(part, at, part..part + 1),
             (Coll::ReduceScatter, DType::F64) => self.sum::<f64>(part, at, part..part + 1),
-            (Coll::AllReduce | Coll::ReduceScatter, DType::U32) => unreachable!("refused by Call::new"),
+            (Coll::AllReduce | Coll::ReduceScatter, DType::BF16 | DType::F16 | DType::U32) => {
+                unreachable!("refused by Call::new")
+            }
             (Coll::AllGather, _) => self.copy(part, at, part, 0..self.posts.len()),
             (Coll::SendRecv { from, to }, _) => self.copy(part, at, from, to..to + 1),
         }

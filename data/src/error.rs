@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 pub(crate) type Result<T> = std::result::Result<T, DataError>;
 
+/// How a table of samples comes to be.
+const META: &str = "write it with numpy.save(file, numpy.array(rows, numpy.int64)), for each line of the .bin a row: byte offset, tokens";
+
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     #[error("{}", .0.join("\n"))]
@@ -40,12 +43,45 @@ pub enum DataError {
         .path.display()
     )]
     CannotHoldOut { path: PathBuf, count: usize, unit: &'static str },
+    #[error(
+        "{}: a file outside the folders of data.path; put it into one, whose name is the type of its text",
+        .path.display()
+    )]
+    NoType { path: PathBuf },
+    #[error(
+        "{}: data.min_length_of has more than one key for it ({}); let at most one be part of its path",
+        .path.display(), .keys.join(", ")
+    )]
+    MinLength { path: PathBuf, keys: Vec<String> },
+    #[error("{}: not found, and {} cannot be read without it; {META}", .path.display(), .file.display())]
+    NoMeta { path: PathBuf, file: PathBuf },
+    #[error("{}: {problem}; {META}", .path.display())]
+    Meta { path: PathBuf, problem: String },
+    #[error("{}: the line at byte {offset}: {problem}", .path.display())]
+    Sample { path: PathBuf, offset: u64, problem: String },
+    #[error(
+        "{}: no file holds the {needed} tokens of a micro-batch, the largest {tokens}; lower data.micro_batch_size or data.seq_len, or join files",
+        .path.display()
+    )]
+    NoPack { path: PathBuf, tokens: u64, needed: usize },
+    #[error(
+        "the training data makes {micro_batches} micro-batches and a step takes {needed}; lower train.micro_batches (or train.global_batch_size), or give more data"
+    )]
+    NoStep { micro_batches: u64, needed: usize },
+    #[error("{} and {}: two validation sets of the name \"{name}\"; rename a folder", .paths[0].display(), .paths[1].display())]
+    SameName { name: String, paths: [PathBuf; 2] },
+    #[error(
+        "seed = {seed}: data.kind = \"{kind}\" shuffles with a generator of NumPy, whose seeds are below 2^32; lower it, or remove data.shuffle"
+    )]
+    Seed { seed: u64, kind: &'static str },
+    #[error("data.kind = \"random\" makes ids up to {largest}; set model.vocab_size = {} or more, it is {vocab_size}", .largest + 1)]
+    RandomIds { largest: u64, vocab_size: usize },
     #[error("data.kind = \"{kind}\" needs a tokenizer; set tokenizer.path or tokenizer.vocab_size")]
     NoTokenizer { kind: &'static str },
     #[error(
-        "tokenizer.vocab_size trains on text and data.kind is \"tokens\"; set tokenizer.path, or leave [tokenizer] out"
+        "tokenizer.vocab_size trains on text and data.kind is \"{kind}\"; set tokenizer.path, or leave [tokenizer] out"
     )]
-    NoTrainingText,
+    NoTrainingText { kind: &'static str },
     #[error("the tokenizer has {tokenizer} ids and the model {model}; set model.vocab_size = {tokenizer} or more")]
     VocabularyTooSmall { tokenizer: usize, model: usize },
     #[error(

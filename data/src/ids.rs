@@ -77,7 +77,8 @@ impl TokenIds {
         })
     }
 
-    fn each(&self, range: Range<usize>, mut f: impl FnMut(i64)) {
+    /// All of `ids[range]` in order, as stored.
+    pub fn each(&self, range: Range<usize>, mut f: impl FnMut(i64)) {
         let width = self.width.bytes();
         let bytes = &self.map[self.offset..][..self.len * width][range.start * width..range.end * width];
         match self.width {

@@ -23,12 +23,14 @@ pub struct Batch {
     pub positions: Vec<u32>,
     /// (segments + 1), where segments begin; from 0 to T
     pub cu_seqlens: Vec<u32>,
+    /// (T), what kind of text a token is of: an index into [`Splits::types`](crate::Splits::types), 0 if there are none
+    pub types: Vec<u32>,
 }
 
 impl Batch {
     pub(crate) fn with_capacity(tokens: usize) -> Batch {
         let of_tokens = || Vec::with_capacity(tokens);
-        Batch { ids: of_tokens(), labels: of_tokens(), positions: of_tokens(), cu_seqlens: vec![0] }
+        Batch { ids: of_tokens(), labels: of_tokens(), positions: of_tokens(), cu_seqlens: vec![0], types: of_tokens() }
     }
 
     /// Append `stream[row]`.
@@ -50,8 +52,14 @@ impl Batch {
         ids.append(segment.clone(), &mut self.ids);
         self.labels.extend_from_slice(&self.ids[begin + 1..]);
         self.labels.push(if continues { ids.at(segment.end) } else { IGNORE });
-        self.positions.extend(0..segment.len() as u32);
-        self.cu_seqlens.push(self.ids.len() as u32);
+        self.types.resize(self.ids.len(), 0);
+        self.end_segment(segment.len());
+    }
+
+    /// The next `len` tokens are a segment.
+    pub(crate) fn end_segment(&mut self, len: usize) {
+        self.positions.extend(0..len as u32);
+        self.cu_seqlens.push(self.positions.len() as u32);
     }
 }
 

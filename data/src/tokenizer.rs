@@ -14,9 +14,9 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
 use crate::config::{DataConfig, TokenizerConfig};
-use crate::dataset::training_text;
 use crate::error::{DataError, Result};
 use crate::hash::{hash, hash_words};
+use crate::open::training_text;
 use crate::sentencepiece;
 
 /// Every byte, and the end of text.

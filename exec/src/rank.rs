@@ -1,10 +1,14 @@
 //! One rank: its device, its ends of the lanes, its programs.
-use crate::OptimizerConfig;
+use crate::StepConfig;
 use backend::{Backend, DType, Mark, upload};
 use comm::{CommError, Communicator, Ticket};
 use plan::{LANES, Lane, Plan, RankId, Res};
 use schedule::Program;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Time since any fixed moment: a rank does not look at the clock itself.
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// A rank's end of each lane's communicator; none where the lane's group is the rank alone.
 #[derive(Default)]
@@ -26,15 +30,16 @@ pub struct Rank {
     pub id: RankId,
     pub plan: Arc<Plan>,
     pub dev: Box<dyn Backend>,
-    pub(crate) optimizer: OptimizerConfig,
+    pub(crate) config: StepConfig,
     pub(crate) comms: Comms,
     pub(crate) programs: Arc<Vec<Program>>,
     /// The program whose transfers may still be under way.
     current: usize,
     tickets: Vec<Option<Ticket>>,
     pub(crate) marks: Vec<Mark>,
-    /// Norm over which gradients are clipped; 0: never.
-    pub(crate) max_norm: f64,
+    pub(crate) clock: Option<Clock>,
+    /// When each action of the last step began and ended; a transfer ends when it is waited for.
+    pub(crate) spans: Vec<[Duration; 2]>,
 }
 
 impl Rank {
@@ -45,17 +50,28 @@ impl Rank {
         programs: Arc<Vec<Program>>,
         dev: Box<dyn Backend>,
         comms: Comms,
-        optimizer: OptimizerConfig,
-        max_norm: f64,
+        config: StepConfig,
     ) -> Rank {
         for lane in LANES.iter().filter(|l| **l != Lane::Compute) {
             let (size, end) = (plan.mesh.group(id, *lane).len(), &comms.0[*lane as usize]);
             assert_eq!(end.as_ref().map_or(1, |c| c.size()), size, "size of the {lane:?} lane's group");
         }
-        let mut rank =
-            Rank { id, plan, dev, optimizer, comms, programs, current: 0, tickets: vec![], marks: vec![], max_norm };
+        let mut rank = Rank {
+            id,
+            plan,
+            dev,
+            config,
+            comms,
+            programs,
+            current: 0,
+            tickets: vec![],
+            marks: vec![],
+            clock: None,
+            spans: vec![],
+        };
         rank.make_room();
         rank.put_rope_table();
+        rank.set_loss_scale([rank.config.initial_scale, 0.0, 0.0]);
         rank
     }
 
@@ -63,16 +79,15 @@ impl Rank {
         let n = self.programs[self.current].actions.len();
         self.tickets = (0..n).map(|_| None).collect();
         self.marks = vec![Mark::default(); n];
+        self.spans = vec![[Duration::ZERO; 2]; n];
     }
 
     fn put_rope_table(&mut self) {
         let view = self.programs[0].memory.view(Res::RopeTable);
-        let table = self.plan.model.rope.table(self.plan.positions, self.plan.model.heads.dim);
+        let table = self.plan.model.rope_table(self.plan.positions);
         match view.dtype {
             DType::F64 => upload(&mut *self.dev, &table, view),
-            DType::F32 | DType::U32 => {
-                upload(&mut *self.dev, &table.iter().map(|&x| x as f32).collect::<Vec<_>>(), view)
-            }
+            _ => upload(&mut *self.dev, &table.iter().map(|&x| x as f32).collect::<Vec<_>>(), view),
         }
     }
 
@@ -97,7 +112,22 @@ impl Rank {
         for loan in self.comms.on(lane).wait(ticket)?.into_iter().flatten() {
             self.dev.settle(loan);
         }
+        self.spans[action][1] = self.now();
         Ok(())
+    }
+
+    /// By the clock, or zero without one.
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.as_ref().map_or(Duration::ZERO, |now| now())
+    }
+
+    /// When each action of the last step began and ended, by the world's clock.
+    pub fn spans(&self) -> &[[Duration; 2]] {
+        &self.spans
+    }
+
+    pub fn programs(&self) -> &[Program] {
+        &self.programs
     }
 
     /// Errors of transfers under way.

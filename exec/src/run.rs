@@ -5,7 +5,7 @@ use comm::{Coll, CommError};
 use model::block::{self, GradTo, MicroBatch};
 use model::ends::{self, HeadOut};
 use model::{Inputs, Phase, Unit, UnitKind};
-use plan::{Memory, Micro, Place, Res, StepShape};
+use plan::{Again, Memory, Micro, Place, Res, StepShape};
 use schedule::{Action, Program};
 use std::sync::Arc;
 
@@ -32,15 +32,17 @@ pub fn run(
         for &transfer in &program.waits[i].tickets {
             rank.settle(transfer)?;
         }
+        rank.spans[i][0] = rank.now();
         match *action {
             Action::Begin => rank.begin(program, hyper),
             Action::Load { m } => rank.load(program, m, batch(m)),
             Action::Forward { u, m } => rank.forward(program, u, m),
+            Action::Recompute { u, m } => rank.recompute(program, u, m),
             Action::Backward { u, m, place, acc } => rank.backward(program, u, m, place, acc),
             Action::Merge { u, place } => rank.merge(mem, u, place),
             Action::SumSquares { u } => rank.sum_squares(program, u),
             Action::GradNorm => rank.grad_norm(program),
-            Action::Step { u } => optim::step(&mut *rank.dev, &rank.optimizer, &rank.plan, mem, rank.id, u),
+            Action::Step { u } => optim::step(&mut *rank.dev, &rank.config.optimizer, &rank.plan, mem, rank.id, u),
             Action::Poison { res } => rank.poison(mem.view(res)),
             Action::ReduceCount => rank.transfer(program, i, Coll::AllReduce, None, Some(Res::Count))?,
             Action::Reduce { u } => {
@@ -59,6 +61,7 @@ pub fn run(
             }
         }
         rank.marks[i] = rank.dev.mark();
+        rank.spans[i][1] = rank.now();
     }
     rank.poll()
 }
@@ -96,7 +99,7 @@ impl Rank {
     fn begin(&mut self, program: &Program, hyper: Hyper) {
         let shape = program.shape;
         if shape.phase == Phase::Train {
-            let values = self.optimizer.hyper(hyper.lr, hyper.step);
+            let values = self.config.optimizer.hyper(hyper.lr, hyper.step);
             upload(&mut *self.dev, &values, program.memory.view(Res::Hyper));
         }
         if !shape.phase.is_cached() {
@@ -128,9 +131,10 @@ impl Rank {
         let dev = &mut *self.dev;
         match plan.model.kind(u) {
             UnitKind::Embedding => ends::embedding_forward(dev, &mb, w, mem.view(Res::X(u, m))),
-            UnitKind::Attention { .. } => {
+            UnitKind::Attention { layer } => {
+                let (y, saved) = (mem.view(Res::X(u, m)), mem.view(Res::Saved(u, m)));
                 let cache = mb.phase.is_cached().then(|| mem.view(Res::Cache(u)));
-                block::attention_forward(dev, &mb, w, x(), mem.view(Res::X(u, m)), mem.view(Res::Saved(u, m)), cache)
+                block::attention_forward(dev, &mb, layer, w, x(), y, saved, cache)
             }
             UnitKind::Mlp { .. } => {
                 block::mlp_forward(dev, &mb, w, x(), mem.view(Res::X(u, m)), mem.view(Res::Saved(u, m)))
@@ -139,12 +143,35 @@ impl Rank {
                 let out = if mb.phase.is_cached() {
                     HeadOut::Logits(mem.view(Res::Logits))
                 } else {
-                    let number = plan.global_micro(self.id, m, program.shape);
-                    HeadOut::Loss { loss: mem.view(Res::Stats).sub(number, 1), count: mem.view(Res::Count) }
+                    let (number, len) = (plan.global_micro(self.id, m, program.shape), plan.stats_per_micro());
+                    let stats = mem.view(Res::Stats).sub(number * len, len);
+                    if mb.phase == Phase::Train {
+                        let (count, scale) = (mem.view(Res::Count), mem.view(Res::Scale).sub(0, 1));
+                        HeadOut::Loss { stats, count, scale, smoothing: self.config.label_smoothing }
+                    } else {
+                        HeadOut::LossAlone { stats }
+                    }
                 };
                 let [norm, matrix] = self.head_weights(mem, Res::Param);
                 ends::head_forward(&mut *self.dev, &mb, norm, matrix, x(), mem.view(Res::Saved(u, m)), out)
             }
+        }
+    }
+
+    /// As `forward`, of what was not kept.
+    fn recompute(&mut self, program: &Program, u: Unit, m: Micro) {
+        let (plan, mem) = (self.plan.clone(), &program.memory);
+        let mb = micro_batch(&plan, mem, program.shape, m);
+        let (x, saved) = (mem.view(Res::X(Unit(u.0 - 1), m)), mem.view(Res::Saved(u, m)));
+        let w = self.weights(mem, u);
+        let dev = &mut *self.dev;
+        match (plan.model.kind(u), plan.again(u)) {
+            (UnitKind::Attention { layer }, Again::SavedAndOutput) => {
+                block::attention_forward(dev, &mb, layer, w, x, mem.view(Res::X(u, m)), saved, None)
+            }
+            (UnitKind::Attention { layer }, Again::Saved) => block::attention_inner(dev, &mb, layer, w, x, saved, None),
+            (UnitKind::Mlp { .. }, Again::Saved) => block::mlp_inner(dev, &mb, w, x, saved),
+            (kind, again) => unreachable!("{kind:?} is not recomputed: {again:?}"),
         }
     }
 
@@ -159,7 +186,7 @@ impl Rank {
         let dev = &mut *self.dev;
         match plan.model.kind(u) {
             UnitKind::Embedding => ends::embedding_backward(dev, &mb, dw, dx),
-            UnitKind::Attention { .. } => block::attention_backward(dev, &mb, w, dw, x(), dx, saved(), tmp()),
+            UnitKind::Attention { layer } => block::attention_backward(dev, &mb, layer, w, dw, x(), dx, saved(), tmp()),
             UnitKind::Mlp { .. } => block::mlp_backward(dev, &mb, w, dw, x(), dx, saved(), tmp()),
             UnitKind::Head => {
                 let w = self.head_weights(mem, Res::Param);
@@ -178,9 +205,9 @@ impl Rank {
     fn head_weights(&self, mem: &Memory, bucket: impl Fn(Unit) -> Res) -> [View; 2] {
         let m = &self.plan.model;
         let own = mem.view(bucket(m.head()));
-        let matrix = m.vocab * m.hidden;
-        let at = if m.tied { mem.view(bucket(m.head_matrix_unit())).sub(0, matrix) } else { own.sub(m.hidden, matrix) };
-        [own.sub(0, m.hidden), at]
+        let (matrix, norm) = (m.vocab * m.hidden, m.norm_len());
+        let at = if m.tied { mem.view(bucket(m.head_matrix_unit())).sub(0, matrix) } else { own.sub(norm, matrix) };
+        [own.sub(0, norm), at]
     }
 
     fn merge(&mut self, mem: &Memory, u: Unit, place: Place) {
@@ -196,7 +223,8 @@ impl Rank {
             return;
         }
         let chunks = part.len().div_ceil(bucket.chunk);
-        let first = self.plan.global_micros(program.shape) + self.plan.first_chunk(u) + part.start / bucket.chunk;
+        let losses = self.plan.global_micros(program.shape) * self.plan.stats_per_micro();
+        let first = losses + self.plan.first_chunk(u) + part.start / bucket.chunk;
         let x = program.memory.view(Res::Grad(u, Place(0))).sub(part.start, part.len());
         let sums = program.memory.view(Res::Stats).sub(first, chunks);
         self.dev.run(Op::SumSquares { x, sums, chunk: bucket.chunk });
@@ -204,13 +232,18 @@ impl Rank {
 
     fn grad_norm(&mut self, program: &Program) {
         let mem = &program.memory;
-        let (losses, chunks) = (self.plan.global_micros(program.shape), self.plan.chunks());
+        let losses = self.plan.global_micros(program.shape) * self.plan.stats_per_micro();
+        let (norm, scale) = (mem.view(Res::Norm), mem.view(Res::Scale));
         self.dev.run(Op::GradNorm {
-            sums: mem.view(Res::Stats).sub(losses, chunks),
+            sums: mem.view(Res::Stats).sub(losses, self.plan.chunks()),
             count: mem.view(Res::Count),
-            norm: mem.view(Res::Norm),
-            max_norm: self.max_norm,
+            scale,
+            norm,
+            max_norm: self.config.max_norm,
         });
+        if let Some(rule) = self.config.loss_scale {
+            self.dev.run(Op::LossScale { norm, scale, rule });
+        }
     }
 
     fn poison(&mut self, view: View) {
@@ -225,5 +258,5 @@ impl Rank {
 fn micro_batch<'a>(plan: &'a plan::Plan, mem: &Memory, shape: StepShape, m: Micro) -> MicroBatch<'a> {
     let StepShape { phase, t, .. } = shape;
     let inputs = Inputs::of(mem.view(Res::Batch(m)), t, phase);
-    MicroBatch { model: &plan.model, phase, t, inputs, rope_table: mem.view(Res::RopeTable) }
+    MicroBatch { model: &plan.model, dtype: plan.dtype, phase, t, inputs, rope_table: mem.view(Res::RopeTable) }
 }

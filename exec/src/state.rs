@@ -1,6 +1,6 @@
 //! What the host may see and set between steps: parameters and optimizer state by name, results of a step.
 use crate::Rank;
-use backend::{DType, View, download, upload};
+use backend::{View, download, download_floats, upload, upload_floats};
 use comm::CommError;
 use model::{ParamSpec, Unit};
 use plan::{Place, Res};
@@ -9,6 +9,7 @@ use std::ops::Range;
 /// A per-parameter tensor that a rank holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
+    /// In its finest form: master weights where there are, and then only this rank's shard can be read.
     Param,
     /// Of the last step: after reduction, of this rank's shard.
     Grad,
@@ -16,8 +17,29 @@ pub enum State {
     ExpAvgSq,
 }
 
-/// Losses of a step.
-#[derive(Clone, Copy, PartialEq, Debug)]
+/// Losses of some micro-batches.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Losses {
+    pub all: Loss,
+    /// By type of token.
+    pub types: Vec<TypeSums>,
+}
+
+impl Losses {
+    /// In the order in which they are given: the bits of a sum do not depend on who computed its parts.
+    pub fn sum(parts: impl IntoIterator<Item = Losses>) -> Losses {
+        let mut out = Losses::default();
+        for part in parts {
+            out.all.sum += part.all.sum;
+            out.all.tokens += part.all.tokens;
+            out.types.resize(part.types.len(), TypeSums::default());
+            out.types.iter_mut().zip(part.types).for_each(|(sum, one)| sum.add(one));
+        }
+        out
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Loss {
     /// Nats, over all label tokens.
     pub sum: f64,
@@ -31,12 +53,33 @@ impl Loss {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
+/// Over the label tokens of one type, without label smoothing.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct TypeSums {
+    /// Nats.
+    pub loss: f64,
+    pub tokens: f64,
+    /// Tokens whose label had the largest logit.
+    pub hits: f64,
+}
+
+impl TypeSums {
+    pub fn add(&mut self, other: TypeSums) {
+        self.loss += other.loss;
+        self.tokens += other.tokens;
+        self.hits += other.hits;
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
 pub struct StepResult {
-    pub loss: Loss,
+    pub losses: Losses,
+    /// Of the gradient as it would be without loss scaling.
     pub grad_norm: f64,
     /// False: the gradient was not finite or there was no label, and nothing was changed.
     pub taken: bool,
+    /// What the loss of this step was multiplied by is the one of the step before; this is the next one.
+    pub loss_scale: f64,
 }
 
 impl Rank {
@@ -66,6 +109,7 @@ impl Rank {
             mem.view(Res::Opt(spec.unit)).sub(which * own.len() + start - own.start, len)
         };
         match state {
+            State::Param if self.plan.has_master() => moment(2),
             State::Param => mem.view(Res::Param(spec.unit)).sub(start, len),
             State::Grad => mem.view(Res::Grad(spec.unit, Place(0))).sub(start, len),
             State::ExpAvg => moment(0),
@@ -79,10 +123,7 @@ impl Rank {
             return vec![];
         }
         let view = self.view(state, spec, range);
-        match view.dtype {
-            DType::F64 => download::<f64>(&mut *self.dev, view).into_iter().map(|x| x as f32).collect(),
-            DType::F32 | DType::U32 => download::<f32>(&mut *self.dev, view),
-        }
+        download_floats(&mut *self.dev, view)
     }
 
     /// Elements from `start` on.
@@ -90,36 +131,62 @@ impl Rank {
         if values.is_empty() {
             return;
         }
+        if state == State::Param && self.plan.has_master() {
+            // All of the working copy, and what is ours of the master weights.
+            let (own, end) = (self.stepped(spec), start + values.len());
+            let copy = self.programs[0].memory.view(Res::Param(spec.unit)).sub(spec.offset + start, values.len());
+            upload_floats(&mut *self.dev, values, copy);
+            let mine = own.start.clamp(start, end)..own.end.clamp(start, end);
+            if !mine.is_empty() {
+                let master = self.view(state, spec, mine.clone());
+                upload_floats(&mut *self.dev, &values[mine.start - start..mine.end - start], master);
+            }
+            return;
+        }
         let view = self.view(state, spec, start..start + values.len());
-        match view.dtype {
-            DType::F64 => upload(&mut *self.dev, &values.iter().map(|&x| x as f64).collect::<Vec<_>>(), view),
-            DType::F32 | DType::U32 => upload(&mut *self.dev, values, view),
+        upload_floats(&mut *self.dev, values, view);
+    }
+
+    /// [loss scale, steps without overflow, overflows] of dynamic loss scaling.
+    pub fn loss_scale(&mut self) -> [f64; 3] {
+        let view = self.programs.iter().find_map(|p| p.memory.try_view(Res::Scale));
+        let values = view.map(|view| download::<f64>(&mut *self.dev, view));
+        values.map_or([1.0, 0.0, 0.0], |v| v.try_into().expect("three numbers"))
+    }
+
+    pub fn set_loss_scale(&mut self, scale: [f64; 3]) {
+        if let Some(view) = self.programs.iter().find_map(|p| p.memory.try_view(Res::Scale)) {
+            upload(&mut *self.dev, &scale, view);
         }
     }
 
     /// Of the last run of a training program. Every rank sees the same.
     pub fn step_result(&mut self, program: usize) -> StepResult {
         let norm = download::<f64>(&mut *self.dev, self.programs[program].memory.view(Res::Norm));
-        StepResult { loss: self.loss(program), grad_norm: norm[0], taken: norm[2] == 1.0 }
+        let losses = Losses::sum(self.losses(program));
+        StepResult { losses, grad_norm: norm[0], taken: norm[2] == 1.0, loss_scale: self.loss_scale()[0] }
     }
 
-    /// Of the last run of an evaluation program. Every rank sees the same.
-    pub fn eval_loss(&mut self, program: usize) -> Result<Loss, CommError> {
+    /// Of the last run of an evaluation program, by micro-batch in the global order. Every rank sees the same.
+    pub fn eval_losses(&mut self, program: usize) -> Result<Vec<Losses>, CommError> {
         self.finish()?; // nothing in the program waits for the last sum
-        Ok(self.loss(program))
+        Ok(self.losses(program))
     }
 
-    /// Micro-batches are added in their global order.
-    fn loss(&mut self, program: usize) -> Loss {
+    fn losses(&mut self, program: usize) -> Vec<Losses> {
         let p = &self.programs[program];
-        let micros = self.plan.global_micros(p.shape);
-        let (losses, count) = (p.memory.view(Res::Stats).sub(0, micros), p.memory.view(Res::Count));
-        let sum = download::<f64>(&mut *self.dev, losses).iter().sum();
-        Loss { sum, tokens: download::<f64>(&mut *self.dev, count)[0] }
+        let (micros, len) = (self.plan.global_micros(p.shape), self.plan.stats_per_micro());
+        let stats = download::<f64>(&mut *self.dev, p.memory.view(Res::Stats).sub(0, micros * len));
+        let one = |stats: &[f64]| {
+            let by_type = stats[1..].chunks(3).map(|s| TypeSums { loss: s[0], tokens: s[1], hits: s[2] });
+            let types: Vec<TypeSums> = by_type.collect();
+            Losses { all: Loss { sum: stats[0], tokens: types.iter().map(|t| t.tokens).sum() }, types }
+        };
+        stats.chunks(len).map(one).collect()
     }
 
     /// The row that a prefill or decode program was asked for.
     pub fn logits(&mut self, program: usize) -> Vec<f32> {
-        download(&mut *self.dev, self.programs[program].memory.view(Res::Logits))
+        download_floats(&mut *self.dev, self.programs[program].memory.view(Res::Logits))
     }
 }

@@ -1,5 +1,5 @@
 //! A world of ranks as threads of this process: the embedded engine, and what every test of a layout runs on.
-use crate::{Comms, OptimizerConfig, Rank};
+use crate::{Clock, Comms, Rank, StepConfig};
 use backend::{Backend, Cpu, Queue, Queued, Traced};
 use comm::Communicator;
 use plan::{LANES, Lane, Mesh, Plan, RankId};
@@ -21,9 +21,7 @@ pub enum Lanes {
 #[derive(Clone)]
 pub struct World {
     pub plan: Arc<Plan>,
-    pub optimizer: OptimizerConfig,
-    /// Norm over which gradients are clipped; 0: never.
-    pub max_norm: f64,
+    pub step: StepConfig,
     pub lanes: Lanes,
     /// Compute threads of a rank.
     pub threads: usize,
@@ -31,6 +29,8 @@ pub struct World {
     pub timeout: Duration,
     /// Devices record what they do.
     pub record: bool,
+    /// By which ranks note when each action begins and ends. None: they do not.
+    pub clock: Option<Clock>,
 }
 
 impl World {
@@ -80,7 +80,9 @@ impl World {
             );
         }
         let plan = self.plan.clone();
-        Rank::new(id, plan, Arc::new(programs.programs), dev, comms, self.optimizer.clone(), self.max_norm)
+        let mut rank = Rank::new(id, plan, Arc::new(programs.programs), dev, comms, self.step.clone());
+        rank.clock = self.clock.clone();
+        rank
     }
 
     /// Every rank's ends of its lanes.

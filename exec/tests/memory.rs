@@ -1,19 +1,23 @@
 //! Proofs of the memory plan.
 mod common;
-use backend::{Backend, Cpu, Meta, Region, Traced};
+use backend::{Backend, Cpu, DType, Meta, Region, Traced};
 use common::{Layout, ONE, init, step, train, train_actions};
-use exec::{Comms, Lanes, OptimizerConfig, Rank, World};
-use plan::{LANES, Lane, PipelineSchedule, RankId};
+use exec::{Comms, Lanes, Rank, World};
+use plan::{LANES, Lane, PipelineSchedule, RankId, Recompute, Selective};
 use schedule::{RankPrograms, passes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-const LAYOUTS: [Layout; 5] = [
+const LAYOUTS: [Layout; 9] = [
     ONE,
     Layout { leaves: 8, tied: true, ..ONE },
     Layout { pipeline: 3, lanes: Lanes::Queued { seed: 1 }, ..ONE },
     Layout { data: 2, shard_optimizer: true, pipeline: 2, lanes: Lanes::Queued { seed: 2 }, ..ONE },
     Layout { pipeline: 2, policy: PipelineSchedule::GPipe, ..ONE },
+    Layout { recompute: Recompute::Layers(1.0), ..ONE },
+    Layout { pipeline: 2, recompute: Recompute::Layers(0.5), lanes: Lanes::Queued { seed: 3 }, ..ONE },
+    Layout { recompute: Recompute::Named(Selective::Selective), tied: true, ..ONE },
+    Layout { data: 2, shard_optimizer: true, dtype: DType::BF16, ..ONE },
 ];
 
 fn rank(layout: &Layout, id: RankId, programs: RankPrograms, dev: Box<dyn Backend>) -> Rank {
@@ -26,7 +30,7 @@ fn rank(layout: &Layout, id: RankId, programs: RankPrograms, dev: Box<dyn Backen
             comms.set(lane, Box::new(comm::Meta::new(place, group.len())));
         }
     }
-    Rank::new(id, plan, Arc::new(programs.programs), dev, comms, OptimizerConfig::default(), 1.0)
+    Rank::new(id, plan, Arc::new(programs.programs), dev, comms, layout.world().step)
 }
 
 fn panic_text(f: impl FnOnce()) -> String {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct RunFile {
-    /// The run file (TOML)
+    /// The run file (TOML), or an InternEvo config (.py)
     pub config: PathBuf,
     /// Override a key, as in --set train.steps=10
     #[arg(long = "set", value_name = "KEY.PATH=VALUE")]

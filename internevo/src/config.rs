@@ -1,13 +1,18 @@
 //! The run's TOML: parsed, checked as a whole, never changed afterwards. Defaults live on the structs; each crate owns
 //! its sections.
+mod numerics;
 mod text;
 
+pub use numerics::Precision;
+
+use crate::course::{Course, RampUp, parse_batches};
 use crate::lr::LrScheduleConfig;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use data::{DataConfig, TokenizerConfig};
 use exec::OptimizerConfig;
 use model::ModelConfig;
-use plan::ParallelConfig;
+use numerics::{LossConfig, PrecisionConfig};
+use plan::{ParallelConfig, Recompute};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use text::RunText;
@@ -34,6 +39,8 @@ pub struct RunConfig {
     #[serde(default)]
     pub tokenizer: TokenizerConfig,
     pub train: TrainConfig,
+    #[serde(default)]
+    pub loss: LossConfig,
     #[serde(default)]
     pub optimizer: OptimizerConfig,
     #[serde(default)]
@@ -83,6 +90,15 @@ pub struct TrainConfig {
     /// N: the same bits for every data-parallel size dividing N.
     #[serde(default)]
     pub reproducible: usize,
+    /// The batch grows at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ramp_up: Option<RampUp>,
+    /// Batches that are read and left out, counted from 0: "2-4,10".
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub skip_batches: String,
+    /// Steps in a row that may be skipped because their gradient is not finite; one more ends the run.
+    #[serde(default = "default_max_skips")]
+    pub max_skips: u32,
     /// What the sample at the end of a run of text begins with; by default the beginning of the held-out text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_prompt: Option<String>,
@@ -91,33 +107,32 @@ pub struct TrainConfig {
 fn default_clip() -> f64 {
     1.0
 }
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    #[default]
-    F32,
-    /// Everything in double precision: slow, for checks of the numerics.
-    F64,
+fn default_max_skips() -> u32 {
+    10
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PrecisionConfig {
-    pub params: Precision,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {
+    /// Layers whose activations are made again in the backward: a part from 0 to 1, or "selective" for attention alone.
+    pub recompute: Recompute,
     /// Of one rank, such as "80GiB"; by default the memory of the machine, shared by its ranks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
+}
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        MemoryConfig { recompute: Recompute::NONE, limit: None }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
+    /// False: nothing is saved, also at the end.
+    pub enabled: bool,
+    /// Go on from the newest checkpoint if there is one, as if --resume were given.
+    pub auto_resume: bool,
     /// Steps between two checkpoints; 0: only at the end.
     pub every: u64,
     /// How many are kept.
@@ -125,7 +140,7 @@ pub struct CheckpointConfig {
 }
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        CheckpointConfig { every: 0, keep_last: 2 }
+        CheckpointConfig { enabled: true, auto_resume: false, every: 0, keep_last: 2 }
     }
 }
 
@@ -134,18 +149,23 @@ impl Default for CheckpointConfig {
 pub struct MetricsConfig {
     /// Event files beside metrics.jsonl.
     pub tensorboard: bool,
+    /// A loss so many times the one before is a spike, and said so; 0: never.
+    pub spike_factor: f64,
+    /// A step so many times as long as the median of the last ones is slow, and said so; 0: never.
+    pub slow_factor: f64,
+    /// Steps whose timeline is written for Chrome or Perfetto.
+    pub trace_steps: Vec<u64>,
 }
 impl Default for MetricsConfig {
     fn default() -> Self {
-        MetricsConfig { tensorboard: true }
+        MetricsConfig { tensorboard: true, spike_factor: 1.5, slow_factor: 2.0, trace_steps: vec![] }
     }
 }
 
 impl RunConfig {
     /// Reads a run file; `set` holds `key.path=value` overrides. All problems at once, each with its key and a way out.
     pub fn load(path: &Path, set: &[String]) -> Result<RunConfig> {
-        let file = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
+        let (file, text) = crate::convert_config::run_file(path)?;
         let mut text = RunText::parse(&text).map_err(|e| anyhow!("{file} is not TOML: {}", e.to_string().trim()))?;
         set.iter().try_for_each(|assignment| text.set(assignment))?;
         let mut reading = text.read::<RunConfig>();
@@ -180,6 +200,10 @@ impl RunConfig {
         self.tokenizer.validate(&mut problems);
         problems.extend(self.optimizer.problems());
         problems.extend(self.train.problems());
+        problems.extend(self.loss.problems());
+        problems.extend(self.precision.problems());
+        problems.extend(self.memory.recompute.problem());
+        problems.extend(self.metrics.problems(self.train.steps));
         problems.extend(self.lr_schedule.problems(self.optimizer.lr, self.train.steps));
         if self.checkpoint.keep_last == 0 {
             problems.push("checkpoint.keep_last = 0 would delete every checkpoint; try 2".into());
@@ -221,6 +245,12 @@ impl RunConfig {
         }
     }
 
+    /// What each step takes, with `full` micro-batches a step and rank in the end.
+    pub fn course(&self, full: usize) -> Course {
+        let skipped = parse_batches(&self.train.skip_batches).expect("problems() has seen them");
+        Course::new(full, self.train.ramp_up, skipped)
+    }
+
     /// As it was understood, defaults and overrides included.
     pub fn toml(&self) -> String {
         toml::to_string_pretty(self).expect("a config is TOML")
@@ -246,9 +276,27 @@ impl TrainConfig {
         if self.micro_batches.is_some() && self.global_batch_size.is_some() {
             problems.push("train.micro_batches and train.global_batch_size are both set; keep one".into());
         }
+        problems.extend(self.ramp_up.iter().flat_map(RampUp::problems));
+        problems.extend(parse_batches(&self.skip_batches).err());
         if self.clip_grad_norm.is_nan() || self.clip_grad_norm < 0.0 {
             problems
                 .push(format!("train.clip_grad_norm = {}: must not be negative; 0 means never", self.clip_grad_norm));
+        }
+        problems
+    }
+}
+
+impl MetricsConfig {
+    fn problems(&self, steps: u64) -> Vec<String> {
+        let mut problems = vec![];
+        for (key, x) in [("spike_factor", self.spike_factor), ("slow_factor", self.slow_factor)] {
+            if !(x == 0.0 || x >= 1.0) || !x.is_finite() {
+                problems.push(format!("metrics.{key} = {x}: must be at least 1, or 0 for never; try 1.5"));
+            }
+        }
+        if let Some(step) = self.trace_steps.iter().find(|step| !(1..=steps).contains(step)) {
+            problems
+                .push(format!("metrics.trace_steps: there is no step {step} of train.steps = {steps}; the first is 1"));
         }
         problems
     }

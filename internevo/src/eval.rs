@@ -3,7 +3,7 @@ use crate::{job, report, solo};
 use anyhow::{Context, Result, anyhow, bail};
 use checkpoint::HfDir;
 use data::{IGNORE, Tokenizer};
-use exec::{Hyper, Loss};
+use exec::{Hyper, Loss, Losses};
 use model::{Inputs, Phase};
 use plan::StepShape;
 use serde_json::json;
@@ -71,15 +71,14 @@ fn evaluate(dir: &HfDir, ids: &[u32], seq_len: usize, threads: usize) -> Result<
     let waiting = report::waiting(&format!("evaluating {} tokens in windows of {seq_len}", ids.len()));
     let shape = StepShape { phase: Phase::Eval, t: seq_len, micros: 1 };
     let mut rank = solo::open(dir, seq_len, &[shape], threads)?;
-    let mut all = Loss { sum: 0.0, tokens: 0.0 };
+    let mut all = vec![];
     for start in (0..ids.len() - 1).step_by(seq_len) {
         let window = window(&ids[start..ids.len().min(start + seq_len + 1)], seq_len);
         exec::run(&mut rank, 0, Hyper { lr: 0.0, step: 1 }, &mut |_| window.clone())?;
-        let loss = rank.eval_loss(0)?;
-        all = Loss { sum: all.sum + loss.sum, tokens: all.tokens + loss.tokens };
+        all.extend(rank.eval_losses(0)?);
     }
     waiting.finish_and_clear();
-    Ok(all)
+    Ok(Losses::sum(all).all)
 }
 
 /// Inputs without the last token, labels without the first; a short window is filled up without labels.
@@ -87,5 +86,5 @@ fn window(ids: &[u32], t: usize) -> Vec<u32> {
     let n = ids.len() - 1;
     let fill = |x: &[u32], with: u32| x.iter().copied().chain(std::iter::repeat_n(with, t - n)).collect::<Vec<_>>();
     let positions: Vec<u32> = (0..t as u32).collect();
-    Inputs::packed(&fill(&ids[..n], 0), &positions, &fill(&ids[1..], IGNORE), &[0, t as u32])
+    Inputs::packed(&fill(&ids[..n], 0), &positions, &fill(&ids[1..], IGNORE), &[0, t as u32], &vec![0; t])
 }

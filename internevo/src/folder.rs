@@ -46,7 +46,7 @@ impl RunFolder {
         if done >= steps {
             bail!("{at} is finished (step {done} of {steps}); --fresh starts again, or raise train.steps and --resume");
         }
-        if !resume {
+        if !resume && !config.checkpoint.auto_resume {
             bail!("{at} has a checkpoint of step {done} of {steps}; --resume goes on from it, --fresh starts again");
         }
         Ok(Start::Resume { step: done, checkpoint: found.path })
@@ -60,6 +60,12 @@ impl RunFolder {
     }
     pub fn cache(&self) -> PathBuf {
         self.path.join("cache")
+    }
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+    pub fn trace(&self, step: u64) -> PathBuf {
+        self.path.join("trace").join(format!("step_{step}.json"))
     }
     pub fn tensorboard(&self) -> PathBuf {
         self.path.join("tensorboard")
@@ -75,6 +81,8 @@ impl RunFolder {
         }
         if let Start::New = start {
             remove(&self.tensorboard())?;
+            remove(&self.logs())?;
+            remove(&self.path.join("trace"))?;
         }
         let path = self.path.join("config.toml");
         fs::write(&path, config.toml()).with_context(|| format!("cannot write {}", path.display()))

@@ -1,18 +1,15 @@
 //! From a config and a decoder to a plan and its programs: everything that is known before anything runs.
-use crate::config::{Precision, RunConfig, listed};
+use crate::config::{RunConfig, listed};
+use crate::course::Course;
 use anyhow::{Context, Result, anyhow, bail};
-use backend::{DType, REGIONS, Region};
-use exec::{Lanes, World};
+use backend::{REGIONS, Region};
+use exec::{Lanes, StepConfig, World};
 use model::{Decoder, Phase};
 use plan::{PipelineSchedule, Plan, RankId, StepShape};
 use schedule::{Action, RankPrograms, text, validate};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Number of the training program, and of the evaluation program.
-pub const TRAIN: usize = 0;
-pub const EVAL: usize = 1;
 
 /// After which a rank that does not come is an error.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -24,38 +21,65 @@ pub const WORKSPACE: usize = 64 << 20;
 pub struct Job {
     pub plan: Arc<Plan>,
     pub policy: PipelineSchedule,
-    pub train: StepShape,
+    /// One for each number of micro-batches that a step takes, in growing order: programs 0, 1, ...
+    pub train: Vec<StepShape>,
+    /// The program after those.
     pub eval: StepShape,
+    pub course: Course,
 }
 
 impl Job {
-    /// All reasons at once why the config cannot be laid out on so many ranks.
-    pub fn new(config: &RunConfig, decoder: Decoder, ranks: usize) -> Result<Job> {
+    /// All reasons at once why the config cannot be laid out on so many ranks. Losses are summed by `types` of tokens.
+    pub fn new(config: &RunConfig, decoder: Decoder, types: usize, ranks: usize) -> Result<Job> {
         let mut problems = decoder.problems();
         let mesh = config.parallel.mesh(ranks).map_err(|p| problems.extend(p)).unwrap_or(plan::Mesh::SOLO);
         let micros = config.micro_batches(mesh.data).map_err(|p| problems.push(p)).unwrap_or(1);
-        let dtype = match config.precision.params {
-            Precision::F32 => DType::F32,
-            Precision::F64 => DType::F64,
-        };
         let seq_len = config.data.seq_len;
         // What follows from sizes is looked at when the sizes are sound.
         if !problems.is_empty() {
             bail!("{}", listed(&problems));
         }
-        let plan = Plan::new(decoder, mesh, dtype, seq_len, config.train.reproducible);
-        let problems = plan.problems(micros);
+        let dtype = config.precision.params.dtype();
+        let mut plan = Plan::new(decoder, mesh, dtype, seq_len, config.train.reproducible);
+        plan.recompute = config.memory.recompute;
+        plan.types = types;
+        let course = config.course(micros);
+        let sizes = course.sizes(config.train.steps);
+        let mut problems: Vec<String> = sizes.iter().flat_map(|micros| plan.problems(*micros)).collect();
+        problems.dedup();
         if !problems.is_empty() {
             bail!("{}", listed(&problems));
         }
         let t = seq_len * config.data.micro_batch_size;
-        let train = StepShape { phase: Phase::Train, t, micros };
+        let train = sizes.into_iter().map(|micros| StepShape { phase: Phase::Train, t, micros }).collect();
         let eval = StepShape { phase: Phase::Eval, t, micros: 1 };
-        Ok(Job { plan: Arc::new(plan), policy: config.parallel.pipeline.schedule, train, eval })
+        Ok(Job { plan: Arc::new(plan), policy: config.parallel.pipeline.schedule, train, eval, course })
+    }
+
+    /// Number of the evaluation program.
+    pub fn eval_program(&self) -> usize {
+        self.train.len()
+    }
+
+    /// Number of the program that does step `index`.
+    pub fn step_program(&self, index: u64) -> usize {
+        let micros = self.course.micros(index);
+        self.train.iter().position(|s| s.micros == micros).expect("the course has told its sizes")
+    }
+
+    /// Of a full step; of the largest one where the ramp-up does not end.
+    pub fn full(&self) -> StepShape {
+        *self.train.last().expect("a run has a step")
+    }
+
+    /// Micro-batches of all ranks before step `index`.
+    pub fn first_micro(&self, index: u64) -> u64 {
+        self.course.micros_before(index) * self.plan.mesh.data as u64
     }
 
     fn rank_programs(&self, rank: RankId) -> RankPrograms {
-        RankPrograms::new(&self.plan, rank, &[self.train, self.eval], self.policy)
+        let shapes: Vec<StepShape> = self.train.iter().copied().chain([self.eval]).collect();
+        RankPrograms::new(&self.plan, rank, &shapes, self.policy)
     }
 
     /// The programs of every rank, proved.
@@ -65,19 +89,25 @@ impl Job {
 
     /// As `programs`, with the training step of an edited file.
     pub fn programs_from(&self, file: &Path) -> Result<Vec<RankPrograms>> {
+        let [train] = self.train[..] else {
+            bail!(
+                "--program gives the actions of one kind of step, but train.ramp_up makes {} of them",
+                self.train.len()
+            );
+        };
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let refused = |e: String| anyhow!("{}: {e}", file.display());
         let edited: Vec<Vec<Action>> = text::parse(&text, &self.plan).map_err(refused)?;
         let with_eval = |(rank, actions): (RankId, Vec<Action>)| {
             let eval = schedule::lower(&self.plan, rank, self.eval, self.policy);
-            RankPrograms::from_actions(&self.plan, rank, vec![(self.train, actions), (self.eval, eval)])
+            RankPrograms::from_actions(&self.plan, rank, vec![(train, actions), (self.eval, eval)])
         };
         let programs = self.plan.mesh.ranks().zip(edited).map(with_eval).collect::<Result<_, _>>().map_err(refused)?;
         self.proved(programs).with_context(|| file.display().to_string())
     }
 
     fn proved(&self, ranks: Vec<RankPrograms>) -> Result<Vec<RankPrograms>> {
-        for number in [TRAIN, EVAL] {
+        for number in 0..=self.eval_program() {
             let programs: Vec<_> = ranks.iter().map(|r| r.programs[number].clone()).collect();
             validate::check_world(&self.plan, &programs).map_err(|e| anyhow!(e))?;
         }
@@ -86,20 +116,28 @@ impl Job {
 
     pub fn world(&self, config: &RunConfig) -> World {
         let cores = config.threads.unwrap_or_else(cores);
+        let (initial_scale, loss_scale) = config.precision.scaling();
+        let began = std::time::Instant::now();
         World {
             plan: self.plan.clone(),
-            optimizer: config.optimizer.clone(),
-            max_norm: config.train.clip_grad_norm,
+            step: StepConfig {
+                optimizer: config.optimizer.clone(),
+                max_norm: config.train.clip_grad_norm,
+                label_smoothing: config.loss.label_smoothing,
+                initial_scale,
+                loss_scale,
+            },
             lanes: Lanes::Direct,
             threads: (cores / self.plan.mesh.world()).max(1),
             timeout: TIMEOUT,
             record: false,
+            clock: Some(Arc::new(move || began.elapsed())),
         }
     }
 
-    /// Label tokens of a global step, if none is masked.
+    /// Label tokens of a full global step, if none is masked.
     pub fn tokens_per_step(&self) -> usize {
-        self.plan.global_micros(self.train) * self.train.t
+        self.plan.global_micros(self.full()) * self.full().t
     }
 }
 

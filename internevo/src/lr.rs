@@ -7,6 +7,8 @@ use std::f64::consts::PI;
 #[serde(deny_unknown_fields, default)]
 pub struct LrScheduleConfig {
     pub kind: LrKind,
+    /// Steps at the very start whose learning rate is 0.
+    pub init_steps: u64,
     /// Steps of linear growth at the start, or a part of all steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
@@ -47,6 +49,7 @@ impl Default for LrScheduleConfig {
     fn default() -> Self {
         LrScheduleConfig {
             kind: LrKind::Cosine,
+            init_steps: 0,
             warmup_steps: None,
             warmup_ratio: None,
             min_lr: 0.0,
@@ -71,7 +74,10 @@ impl LrScheduleConfig {
 
     /// Of step `index`, counted from 0, out of `steps`.
     pub fn lr(&self, peak: f64, index: u64, steps: u64) -> f64 {
-        let warmup = self.warmup(steps);
+        if index < self.init_steps {
+            return 0.0;
+        }
+        let (index, steps, warmup) = (index - self.init_steps, steps - self.init_steps, self.warmup(steps));
         if index < warmup {
             return peak * (index + 1) as f64 / warmup as f64;
         }
@@ -102,13 +108,21 @@ impl LrScheduleConfig {
         if self.warmup_ratio.is_some_and(|r| !(0.0..=1.0).contains(&r)) {
             let ratio = self.warmup_ratio.unwrap_or_default();
             out.push(format!("lr_schedule.warmup_ratio = {ratio}: must be in 0 to 1; try 0.05"));
-        } else if self.warmup(steps) > steps {
+        } else if self.init_steps > steps {
+            let init = self.init_steps;
+            out.push(format!("lr_schedule.init_steps = {init} is more than train.steps = {steps}; lower it"));
+            return out;
+        } else if self.warmup(steps) > steps - self.init_steps {
             let warmup = self.warmup(steps);
-            out.push(format!("lr_schedule.warmup_steps = {warmup} is more than train.steps = {steps}; lower it"));
+            let after = if self.init_steps > 0 { " without lr_schedule.init_steps" } else { "" };
+            out.push(format!(
+                "lr_schedule.warmup_steps = {warmup} is more than train.steps = {steps}{after}; lower it"
+            ));
         }
         if self.kind == LrKind::Wsd {
             let (warmup, decay) = (self.warmup(steps), self.decay_steps(steps));
-            if warmup <= steps && warmup.saturating_add(decay) > steps {
+            let left = steps - self.init_steps;
+            if warmup <= left && warmup.saturating_add(decay) > left {
                 out.push(format!(
                     "lr_schedule.decay_steps = {decay} and the {warmup} steps of warm-up are more than train.steps = {steps}; lower one"
                 ));
@@ -139,6 +153,16 @@ mod tests {
         assert!(near(all[4], 0.55) && near(all[6], 0.1), "{all:?}");
         let flat = LrScheduleConfig { kind: LrKind::Constant, warmup_ratio: Some(0.5), ..Default::default() };
         assert!(near(flat.lr(1.0, 0, 4), 0.5) && near(flat.lr(1.0, 3, 4), 1.0));
+    }
+
+    #[test]
+    fn nothing_then_warm_up() {
+        let s = LrScheduleConfig { init_steps: 2, warmup_steps: Some(2), ..Default::default() };
+        let all: Vec<f64> = (0..5).map(|i| s.lr(1.0, i, 6)).collect();
+        assert_eq!(all, [0.0, 0.0, 0.5, 1.0, 1.0]);
+        assert_eq!(s.lr(1.0, 5, 6), 0.5);
+        assert!(s.problems(1.0, 3)[0].contains("warmup_steps = 2"));
+        assert!(s.problems(1.0, 1)[0].contains("init_steps = 2"));
     }
 
     #[test]

@@ -2,18 +2,24 @@
 mod args;
 mod config;
 mod control;
+mod convert_config;
+mod course;
 mod eval;
 mod folder;
 mod generate;
 mod job;
+mod log;
 mod lr;
 mod prepare;
 mod report;
 mod sampling;
 mod show;
 mod solo;
+mod state;
 mod tensorboard;
+mod timeline;
 mod train;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use signal_hook::consts::SIGPIPE;
@@ -35,6 +41,7 @@ enum Command {
     Train(train::Args),
     Generate(generate::Args),
     Eval(eval::Args),
+    ConvertConfig(convert_config::Args),
     Plan(show::PlanArgs),
     Schedule(show::ScheduleArgs),
 }
@@ -50,6 +57,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Eval(args) => eval::main(&args),
+        Command::ConvertConfig(args) => convert_config::main(&args),
         Command::Plan(args) => show::plan(&args),
         Command::Schedule(args) => show::schedule(&args),
     };

@@ -5,7 +5,7 @@ use crate::job::Job;
 use crate::report;
 use anyhow::{Result, bail};
 use checkpoint::{HfDir, Training};
-use data::{Kind, Tokenizer};
+use data::Tokenizer;
 use model::Decoder;
 
 /// Where the weights come from.
@@ -17,7 +17,7 @@ pub enum Weights {
 
 /// A run keeps its tokenizer: what was trained or loaded once is used on every resume.
 pub fn tokenizer(config: &RunConfig, start: &Start) -> Result<Option<Tokenizer>> {
-    let is_text = config.data.kind != Kind::Tokens;
+    let is_text = config.data.kind.is_text();
     if let Start::Resume { checkpoint, .. } = start
         && is_text
     {
@@ -35,7 +35,8 @@ pub fn tokenizer(config: &RunConfig, start: &Start) -> Result<Option<Tokenizer>>
     }
     let training = wanted.vocab_size.filter(|_| wanted.path.is_none());
     let waiting = training
-        .map(|n| report::waiting(&format!("training a tokenizer of {n} tokens on {}", config.data.path.display())));
+        .zip(config.data.path.as_ref())
+        .map(|(n, path)| report::waiting(&format!("training a tokenizer of {n} tokens on {}", path.display())));
     let tokenizer = Tokenizer::from_config(&wanted, &config.data, config.seed)?;
     if let Some(waiting) = waiting {
         waiting.finish_and_clear();
@@ -51,15 +52,15 @@ pub fn weights(config: &RunConfig, start: &Start, tokenizer: Option<&Tokenizer>)
                 bail!("precision.params = \"f64\" cannot be resumed: checkpoints hold f32");
             }
             let decoder = match init_from {
-                Some(dir) => HfDir::open(dir)?.decoder().clone(),
+                Some(dir) => config.model.beside(HfDir::open(dir)?.decoder().clone()),
                 None => from_config(),
             };
             Ok((Weights::Checkpoint(Training::open(checkpoint, &decoder)?), decoder))
         }
         (Start::New, Some(path)) => {
             let dir = HfDir::open(path)?;
-            let decoder = dir.decoder().clone();
-            Ok((Weights::Directory(dir), decoder))
+            let decoder = config.model.beside(dir.decoder().clone());
+            Ok((Weights::Directory(dir.for_run(&decoder)), decoder))
         }
         (Start::New, None) => Ok((Weights::Random, from_config())),
     }
@@ -71,14 +72,18 @@ pub fn open_data(
     tokenizer: Option<&Tokenizer>,
     folder: &RunFolder,
 ) -> Result<data::Splits> {
-    let waiting = (config.data.kind != Kind::Tokens)
-        .then(|| report::waiting(&format!("tokenising {}", config.data.path.display())));
-    let splits = data::open(&config.data, tokenizer, job.plan.model.vocab, config.seed, &folder.cache())?;
+    let text = config.data.path.as_ref().filter(|_| config.data.kind.is_text());
+    let waiting = text.map(|path| report::waiting(&format!("tokenising {}", path.display())));
+    let step_micros = job.plan.global_micros(job.full());
+    let splits = data::open(&config.data, tokenizer, job.plan.model.vocab, config.seed, step_micros, &folder.cache())?;
     if let Some(waiting) = waiting {
         waiting.finish_and_clear();
     }
     for cache in &splits.caches {
         eprintln!("{cache}");
+    }
+    for note in &splits.notes {
+        eprintln!("{note}");
     }
     Ok(splits)
 }

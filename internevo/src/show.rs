@@ -36,14 +36,14 @@ pub struct ScheduleArgs {
 fn job(file: &RunFile) -> Result<(RunConfig, Job)> {
     let run = file.load()?;
     let decoder = decoder(&run)?;
-    let job = Job::new(&run, decoder, file.ranks.into()).with_context(|| file.config.display().to_string())?;
+    let job = Job::new(&run, decoder, 1, file.ranks.into()).with_context(|| file.config.display().to_string())?;
     Ok((run, job))
 }
 
 /// The shape alone. A tokenizer that is still to be trained is taken at the size it is asked for.
 fn decoder(config: &RunConfig) -> Result<Decoder> {
     if let Some(dir) = &config.model.init_from {
-        return Ok(HfDir::open(dir)?.decoder().clone());
+        return Ok(config.model.beside(HfDir::open(dir)?.decoder().clone()));
     }
     let vocab = match (config.model.vocab_size, &config.tokenizer.path, config.tokenizer.vocab_size) {
         (Some(n), ..) | (None, None, Some(n)) => n,
@@ -68,7 +68,8 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
         let row = json!({
             "parameters": parameters, "flops_per_token": flops, "memory_bytes": memory, "activation_bound_bytes": live,
             "ranks": plan.mesh.world(), "data": plan.mesh.data, "pipeline": plan.mesh.pipeline,
-            "micro_batches": job.train.micros, "tokens_per_step": job.tokens_per_step(), "actions": programs[0].programs[job::TRAIN].actions.len(),
+            "micro_batches": job.full().micros, "tokens_per_step": job.tokens_per_step(),
+            "actions": programs[0].programs[job.train.len() - 1].actions.len(),
         });
         println!("{row}");
         return Ok(());
@@ -86,8 +87,8 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
         plan.mesh.world(),
         plan.mesh.data,
         plan.mesh.pipeline,
-        job.train.micros,
-        job.train.t
+        job.full().micros,
+        job.full().t
     );
     println!("memory of the largest rank");
     for (kind, bytes) in &kinds {
@@ -104,13 +105,13 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
 
 pub fn schedule(args: &ScheduleArgs) -> Result<()> {
     let (config, job) = job(&args.run)?;
-    let (plan, shape) = (&job.plan, job.train);
+    let (plan, shape) = (&job.plan, job.full());
     let ranks = plan.mesh.world();
     if args.rank.is_some_and(|r| r >= ranks) {
         bail!("--rank {}: there are {ranks} ranks, numbered from 0", args.rank.unwrap_or_default());
     }
     let programs: Vec<Program> =
-        job.programs()?.into_iter().map(|mut r: RankPrograms| r.programs.swap_remove(job::TRAIN)).collect();
+        job.programs()?.into_iter().map(|mut r: RankPrograms| r.programs.swap_remove(job.train.len() - 1)).collect();
     validate::check_world(plan, &programs).map_err(|e| anyhow::anyhow!(e))?;
     println!(
         "# {}: one training step on {ranks} ranks (data {} x pipeline {}), {} micro-batches a rank",

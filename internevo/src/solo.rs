@@ -3,7 +3,7 @@ use crate::job;
 use anyhow::Result;
 use backend::DType;
 use checkpoint::HfDir;
-use exec::{Lanes, OptimizerConfig, Rank, State, World};
+use exec::{Lanes, Rank, State, StepConfig, World};
 use plan::{Mesh, PipelineSchedule, Plan, RankId, StepShape};
 use schedule::RankPrograms;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ pub fn open(dir: &HfDir, positions: usize, shapes: &[StepShape], threads: usize)
     )?;
     let world = World {
         plan,
-        optimizer: OptimizerConfig::default(),
-        max_norm: 0.0,
+        step: StepConfig::default(),
         lanes: Lanes::Direct,
         threads,
         timeout: Duration::ZERO,
         record: false,
+        clock: None,
     };
     let mut rank = world.solo(programs);
     for spec in rank.params() {

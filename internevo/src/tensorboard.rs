@@ -8,8 +8,22 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The curves, by their keys in metrics.jsonl.
-const CURVES: [&str; 9] =
-    ["loss", "grad_norm", "lr", "tgs", "tflops", "step_ms", "tokens", "val_loss", "val_perplexity"];
+const CURVES: [&str; 14] = [
+    "loss",
+    "accuracy",
+    "grad_norm",
+    "lr",
+    "beta2",
+    "loss_scale",
+    "micro_batches",
+    "tgs",
+    "tflops",
+    "step_ms",
+    "tokens",
+    "val_loss",
+    "val_perplexity",
+    "val_accuracy",
+];
 
 pub struct EventFile {
     file: File,
@@ -34,8 +48,17 @@ impl EventFile {
     /// A row of metrics.jsonl. A number that is not finite is null there, and a gap here.
     pub fn row(&mut self, row: &Value) -> Result<()> {
         let step = row["step"].as_u64().expect("a row has its step");
-        let values = CURVES.iter().filter_map(|tag| Some(scalar(tag, row[tag].as_f64()? as f32)));
-        self.event(step, &bytes(5, &values.collect::<Vec<_>>().concat()))
+        let set = row["set"].as_str().map_or(String::new(), |set| format!("/{set}"));
+        let mut values = vec![];
+        for tag in CURVES {
+            values.extend(row[tag].as_f64().map(|value| scalar(&format!("{tag}{set}"), value as f32)));
+        }
+        for (name, curves) in row["types"].as_object().into_iter().flatten() {
+            for tag in ["loss", "accuracy", "perplexity"] {
+                values.extend(curves[tag].as_f64().map(|value| scalar(&format!("{tag}/{name}"), value as f32)));
+            }
+        }
+        self.event(step, &bytes(5, &values.concat()))
     }
 
     /// Written at once, so that a run can be watched.

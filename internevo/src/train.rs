@@ -3,20 +3,25 @@ use crate::args::RunFile;
 use crate::config::RunConfig;
 use crate::control::{self, Control, Gone, Order};
 use crate::folder::{RunFolder, Start};
-use crate::job::{self, EVAL, Job, TRAIN};
+use crate::job::{self, Job};
+use crate::log::{Intake, RankLog, StepLine, accuracy, total};
 use crate::prepare::{self, Weights};
-use crate::report::{Metrics, Report};
+use crate::report::{Metrics, Report, StepFacts};
+use crate::state::{self, Progress};
 use crate::tensorboard::EventFile;
-use anyhow::{Context, Result, anyhow, bail};
-use checkpoint::{Part, Save};
+use crate::timeline::Timeline;
+use crate::watch::Watch;
+use anyhow::{Context, Result, bail};
+use checkpoint::Save;
 use data::{Dataset, Tokenizer};
-use exec::{Hyper, Loss, Rank, State};
-use model::{Family, Inputs, ParamSpec};
-use plan::Micro;
-use serde_json::{Value, json};
+use exec::{Hyper, Losses, Rank};
+use model::{Family, Inputs, models};
+use plan::{Micro, RankId, StepShape};
+use schedule::Action;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 /// Train a model as a run file says.
 ///
@@ -38,21 +43,19 @@ pub struct Args {
     program: Option<PathBuf>,
 }
 
-/// Steps that may be skipped one after the other because their gradient is not finite.
-const SKIPS_IN_A_ROW: u32 = 10;
-
 /// What all ranks of a training share.
-struct Run<'a> {
-    config: &'a RunConfig,
-    job: &'a Job,
-    folder: &'a RunFolder,
-    data: &'a data::Splits,
+pub struct Run<'a> {
+    pub config: &'a RunConfig,
+    pub job: &'a Job,
+    pub folder: &'a RunFolder,
+    pub data: &'a data::Splits,
     tokenizer: Option<&'a Tokenizer>,
-    weights: Weights,
+    pub weights: Weights,
     /// Steps done before this process.
     first: u64,
     stop: Arc<AtomicBool>,
     memory_bytes: usize,
+    timeline: Timeline,
 }
 
 pub fn main(args: &Args) -> Result<()> {
@@ -60,8 +63,9 @@ pub fn main(args: &Args) -> Result<()> {
     let (folder, start) = RunFolder::open(&config, args.resume, args.fresh)?;
     let tokenizer = prepare::tokenizer(&config, &start)?;
     let (weights, decoder) = prepare::weights(&config, &start, tokenizer.as_ref())?;
-    let job =
-        Job::new(&config, decoder, args.run.ranks.into()).with_context(|| args.run.config.display().to_string())?;
+    let types = data::type_names(&config.data)?.len().max(1);
+    let job = Job::new(&config, decoder, types, args.run.ranks.into())
+        .with_context(|| args.run.config.display().to_string())?;
     let programs = match &args.program {
         None => job.programs()?,
         Some(file) => job.programs_from(file)?,
@@ -73,6 +77,11 @@ pub fn main(args: &Args) -> Result<()> {
     )?;
     let data = prepare::open_data(&config, &job, tokenizer.as_ref(), &folder)?;
     folder.begin(&config, &start)?;
+    if config.checkpoint.enabled && models::directory(&job.plan.model) == Family::Internevo {
+        eprintln!(
+            "note: no model of transformers has this mixture of parts: checkpoints are written with model_type \"internevo\", which only this program reads"
+        );
+    }
 
     let memory_bytes = job::total(&job::memory_by_kind(&programs[0]));
     let first = if let Start::Resume { step, .. } = start { step } else { 0 };
@@ -87,6 +96,7 @@ pub fn main(args: &Args) -> Result<()> {
         first,
         stop,
         memory_bytes,
+        timeline: Timeline::new(args.run.ranks.into()),
     };
     let controls: Vec<_> =
         Control::world(args.run.ranks.into()).into_iter().map(|c| std::sync::Mutex::new(Some(c))).collect();
@@ -100,58 +110,145 @@ pub fn main(args: &Args) -> Result<()> {
 
 /// The loop of one rank.
 fn train_rank(run: &Run, rank: &mut Rank, control: Control) -> Result<()> {
-    let (config, job) = (run.config, run.job);
-    let tokens = put_weights(run, rank)?;
-    let steps = config.train.steps;
-    let mut report = if control.is_leader() { Some(run.report(tokens)?) } else { None };
+    let (config, steps) = (run.config, run.config.train.steps);
+    let mut at = Loop {
+        progress: state::put(run, rank)?,
+        in_a_row: 0,
+        log: RankLog::open(&run.folder.logs(), rank.id.0)?,
+        watch: Watch::new(config.metrics.spike_factor, config.metrics.slow_factor),
+        report: control.is_leader().then(|| run.report()).transpose()?,
+    };
     if run.first == 0 && config.train.validate_every > 0 {
-        validate(run, rank, 0, report.as_mut())?;
+        validate(run, rank, 0, &mut at)?;
     }
-    let mut skipped = 0;
     for index in run.first..steps {
-        let (step, lr) = (index + 1, config.lr_schedule.lr(config.optimizer.lr, index, steps));
-        if let Some(report) = &mut report {
-            report.begin();
-        }
-        let first_micro = index * job.plan.global_micros(job.train) as u64;
-        let id = rank.id;
-        exec::run(rank, TRAIN, Hyper { lr, step }, &mut |m: Micro| {
-            let number = first_micro + job.plan.global_micro(id, m, job.train) as u64;
-            slab(&run.data.train.micro_batch(number))
-        })?;
-        let result = rank.step_result(TRAIN);
-        if let Some(report) = &mut report {
-            report.step(step, lr, &result)?;
-        }
-        skipped = if result.taken { 0 } else { skipped + 1 };
-        if skipped == SKIPS_IN_A_ROW || (skipped == 1 && step == 1) {
-            bail!(
-                "step {step}: the gradient is not finite (loss {}, norm {}); lower optimizer.lr, or look at the data and at the weights the run began with",
-                result.loss.mean(),
-                result.grad_norm
-            );
+        let step = index + 1;
+        if run.job.course.skips(index) {
+            at.report.as_mut().map_or(Ok(()), |report| report.left_out(step))?;
+            at.log.line("INFO", &format!("batch {index} is left out, as train.skip_batches says"))?;
+        } else {
+            train_step(run, rank, index, &mut at)?;
         }
 
         let order = control.agree(|| run.order(step))?;
-        let last = step == steps;
-        if last || (config.train.validate_every > 0 && step.is_multiple_of(config.train.validate_every)) {
-            validate(run, rank, step, report.as_mut())?;
+        if step == steps || (config.train.validate_every > 0 && step.is_multiple_of(config.train.validate_every)) {
+            validate(run, rank, step, &mut at)?;
         }
-        if let Some(save) = order.save {
-            write(run, rank, &control, save, step, report.as_mut())?;
+        if let Some(save) = order.save
+            && state::write(run, rank, &control, save, step, at.progress)?
+        {
+            at.say("INFO", &format!("saved {}", run.folder.checkpoint(step).display()))?;
         }
         if order.stop {
-            if let Some(report) = report {
+            if let Some(report) = &at.report {
                 report.end();
-                eprintln!("stopped at step {step} of {steps}; --resume goes on from it");
+                let saved = if config.checkpoint.enabled { "--resume goes on from it" } else { "nothing was saved" };
+                eprintln!("stopped at step {step} of {steps}; {saved}");
             }
             return Ok(());
         }
     }
-    if let Some(report) = report {
+    if let Some(report) = &at.report {
         report.end();
     }
     Ok(())
+}
+
+/// Where a rank's loop is, and to whom it tells it.
+struct Loop {
+    progress: Progress,
+    /// Steps skipped one after the other.
+    in_a_row: u32,
+    log: RankLog,
+    watch: Watch,
+    /// Of rank 0.
+    report: Option<Report>,
+}
+
+impl Loop {
+    /// Into the rank's log, and by rank 0 on the screen.
+    fn say(&mut self, level: &str, line: &str) -> Result<()> {
+        if let Some(report) = &self.report {
+            report.say(line);
+        }
+        self.log.line(level, line)
+    }
+}
+
+fn train_step(run: &Run, rank: &mut Rank, index: u64, at: &mut Loop) -> Result<()> {
+    let (config, job, id) = (run.config, run.job, rank.id);
+    let (step, program) = (index + 1, job.step_program(index));
+    let (shape, lr) = (job.train[program], config.lr_schedule.lr(config.optimizer.lr, index, config.train.steps));
+    let (began, first_micro, mut intake) = (Instant::now(), job.first_micro(index), Intake::default());
+    let slabs = slabs(job, id, shape, |k| {
+        let batch = run.data.train.micro_batch(first_micro + k)?;
+        intake.add(&batch.cu_seqlens);
+        Ok(batch)
+    })?;
+    exec::run(rank, program, Hyper { lr, step }, &mut |m| slabs[m.0].clone())?;
+    let result = rank.step_result(program);
+    let took = began.elapsed();
+
+    let tokens = (job.plan.global_micros(shape) * shape.t) as u64;
+    at.progress.tokens += result.losses.all.tokens as u64;
+    if result.taken {
+        at.progress.consumed += tokens;
+        at.in_a_row = 0;
+    } else {
+        at.progress.skipped += 1;
+        at.in_a_row += 1;
+    }
+    let (beta2, ranks) = (config.optimizer.beta2_at(step), job.plan.mesh.world());
+    if let Some(report) = &mut at.report {
+        let tokens = at.progress.tokens;
+        let micro_batches = job.plan.global_micros(shape);
+        report.step(&StepFacts { step, lr, beta2, micro_batches, took, tokens }, &result)?;
+    }
+    at.log.step(&StepLine {
+        batch: index,
+        result: &result,
+        types: &run.data.types,
+        lr,
+        beta2,
+        took,
+        forward_backward: forward_backward(rank, program),
+        intake,
+        rank_tokens: tokens as f64 / ranks as f64,
+        consumed_tokens: at.progress.consumed,
+        skipped: at.progress.skipped,
+        flops: tokens as f64 * job.plan.model.flops_per_token(config.data.seq_len),
+        ranks,
+    })?;
+    if !result.taken {
+        let norm = result.grad_norm;
+        at.say("WARNING", &format!("step {step}: the gradient is not finite (norm {norm}); the step was skipped"))?;
+    }
+    for warning in [at.watch.loss(result.losses.all.mean()), at.watch.time(took)].into_iter().flatten() {
+        at.say("WARNING", &format!("step {step}: {warning}"))?;
+    }
+    if config.metrics.trace_steps.contains(&step) {
+        run.timeline.bring(rank, program, &run.folder.trace(step))?;
+    }
+    // With loss scaling the first steps may overflow until the scale has come down.
+    let hopeless = at.in_a_row == 1 && step == 1 && config.precision.scaling().1.is_none();
+    if at.in_a_row > config.train.max_skips || hopeless {
+        bail!(
+            "step {step}: the gradient is not finite (loss {}, norm {}); lower optimizer.lr, or look at the data and at the weights the run began with",
+            result.losses.all.mean(),
+            result.grad_norm
+        );
+    }
+    Ok(())
+}
+
+/// From the first forward to the end of the last backward.
+fn forward_backward(rank: &Rank, program: usize) -> Duration {
+    let passes = rank.programs()[program].actions.iter().zip(rank.spans());
+    let passes = passes.filter(|(a, _)| matches!(a, Action::Forward { .. } | Action::Backward { .. }));
+    let (first, last) = passes.fold((Duration::MAX, Duration::ZERO), |(first, last), (_, [began, ended])| {
+        (first.min(*began), last.max(*ended))
+    });
+    last.saturating_sub(first)
 }
 
 impl Run<'_> {
@@ -160,157 +257,80 @@ impl Run<'_> {
         let (every, last) = (self.config.checkpoint.every, step == self.config.train.steps);
         let stop = control::is_set(&self.stop) && !last;
         let due = last || stop || (every > 0 && step.is_multiple_of(every));
+        let due = due && self.config.checkpoint.enabled;
         let save = due.then(|| self.begin_save(step)).transpose()?;
         Ok(Order { save, stop })
     }
 
-    /// InternLM2 has no class in transformers: a checkpoint is written as the equal LLaMA.
+    /// As what transformers has a class for, if it can be.
     fn begin_save(&self, step: u64) -> Result<Arc<Save>> {
-        let save = Save::create(&self.folder.checkpoint(step), &self.job.plan.model, Family::Llama, true)?;
+        let model = &self.job.plan.model;
+        let save = Save::create(&self.folder.checkpoint(step), model, models::directory(model), true)?;
         if let Some(tokenizer) = self.tokenizer {
             tokenizer.save(save.path())?;
         }
         Ok(Arc::new(save))
     }
 
-    fn report(&self, tokens: u64) -> Result<Report> {
+    fn report(&self) -> Result<Report> {
         let (job, steps) = (self.job, self.config.train.steps);
         let flops = job.plan.model.flops_per_token(self.config.data.seq_len);
         let rows = self.folder.metrics(self.first)?;
         let dir = self.config.metrics.tensorboard.then(|| self.folder.tensorboard());
         let events = dir.map(|dir| EventFile::create(&dir, self.first, &self.config.toml())).transpose()?;
         let metrics = Metrics { rows, events };
-        Ok(Report::new(metrics, self.first, steps, job.plan.mesh.world(), flops, self.memory_bytes, tokens))
+        Ok(Report::new(
+            metrics,
+            self.first,
+            steps,
+            job.plan.mesh.world(),
+            flops,
+            self.memory_bytes,
+            self.data.types.clone(),
+        ))
     }
-
-    /// What a resumed run must share with the one it goes on from.
-    fn identity(&self) -> Value {
-        let d = &self.config.data;
-        json!({
-            "seed": self.config.seed,
-            "data.seq_len": d.seq_len,
-            "data.micro_batch_size": d.micro_batch_size,
-            "data.shuffle": d.shuffle,
-            "micro-batches of a step": self.job.plan.global_micros(self.job.train),
-            "rows of training data": self.data.train.rows(),
-        })
-    }
-}
-
-// ---- before the first step -----------------------------------------------------------------------------------------
-
-/// Parameters of this rank, and on a resume its optimizer state. Gives the tokens seen so far.
-fn put_weights(run: &Run, rank: &mut Rank) -> Result<u64> {
-    const PIECE: usize = 1 << 20;
-    let fill = |rank: &mut Rank,
-                state: State,
-                spec: &ParamSpec,
-                range: std::ops::Range<usize>,
-                read: &dyn Fn(usize, &mut [f32]) -> Result<()>| {
-        for start in range.clone().step_by(PIECE) {
-            let mut piece = vec![0.0; PIECE.min(range.end - start)];
-            read(start, &mut piece)?;
-            rank.set(state, spec, start, &piece);
-        }
-        anyhow::Ok(())
-    };
-    for spec in rank.params() {
-        fill(rank, State::Param, &spec, 0..spec.len(), &|start, out| {
-            match &run.weights {
-                Weights::Random => model::initial(&spec, run.config.seed, start, out),
-                Weights::Directory(dir) => dir.read(&spec.name, start, out)?,
-                Weights::Checkpoint(training) => training.read(Part::Param, &spec.name, start, out)?,
-            }
-            Ok(())
-        })?;
-        if let Weights::Checkpoint(training) = &run.weights {
-            let own = rank.stepped(&spec);
-            for (state, part) in [(State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)] {
-                fill(rank, state, &spec, own.clone(), &|start, out| Ok(training.read(part, &spec.name, start, out)?))?;
-            }
-        }
-    }
-    let Weights::Checkpoint(training) = &run.weights else { return Ok(0) };
-    let (then, now) = (&training.state()["run"], run.identity());
-    let damaged = |key: &str| anyhow!("training/state.json of the checkpoint has no `{key}`; go back to an older one");
-    for (key, value) in now.as_object().expect("it is an object") {
-        if *then.get(key).ok_or_else(|| damaged(key))? != *value {
-            bail!(
-                "{key} = {value} differs from the {} of the checkpoint, so the data would not go on where it stopped; restore it, or use --fresh",
-                then[key]
-            );
-        }
-    }
-    training.state()["tokens"].as_u64().ok_or_else(|| damaged("tokens"))
 }
 
 // ---- between steps -------------------------------------------------------------------------------------------------
 
-fn slab(batch: &data::Batch) -> Vec<u32> {
-    Inputs::packed(&batch.ids, &batch.positions, &batch.labels, &batch.cu_seqlens)
+/// The micro-batches of a rank for one run of a program, read before it begins: a file may turn out to be damaged.
+fn slabs(
+    job: &Job,
+    id: RankId,
+    shape: StepShape,
+    mut read: impl FnMut(u64) -> Result<data::Batch, data::DataError>,
+) -> Result<Vec<Vec<u32>>> {
+    let slab = |m| {
+        let batch = read(job.plan.global_micro(id, Micro(m), shape) as u64)?;
+        Ok(Inputs::packed(&batch.ids, &batch.positions, &batch.labels, &batch.cu_seqlens, &batch.types))
+    };
+    (0..shape.micros).map(slab).collect()
 }
 
-/// Loss over the held-out set, each rank its share.
-fn validate(run: &Run, rank: &mut Rank, step: u64, report: Option<&mut Report>) -> Result<()> {
-    let Some(valid) = &run.data.valid else { return Ok(()) };
-    let loss = evaluate(run.job, rank, valid)?;
-    if let Some(report) = report {
-        report.validation(step, loss)?;
-    }
-    Ok(())
-}
-
-fn evaluate(job: &Job, rank: &mut Rank, set: &Dataset) -> Result<Loss> {
-    let per_run = job.plan.global_micros(job.eval) as u64;
-    let mut all = Loss { sum: 0.0, tokens: 0.0 };
-    for first in (0..set.eval_len()).step_by(per_run as usize) {
-        let id = rank.id;
-        exec::run(rank, EVAL, Hyper { lr: 0.0, step: 1 }, &mut |m| {
-            slab(&set.eval_batch(first + job.plan.global_micro(id, m, job.eval) as u64))
-        })?;
-        let loss = rank.eval_loss(EVAL)?;
-        all = Loss { sum: all.sum + loss.sum, tokens: all.tokens + loss.tokens };
-    }
-    Ok(all)
-}
-
-/// Every rank writes its shard; rank 0 makes the checkpoint whole.
-fn write(
-    run: &Run,
-    rank: &mut Rank,
-    control: &Control,
-    save: Arc<Save>,
-    step: u64,
-    report: Option<&mut Report>,
-) -> Result<()> {
-    rank.finish()?; // gathers may still be under way
-    let own = write_shard(run, rank, &save).map_err(|e| format!("{e:#}"));
-    // The others let go of it before they say that they have written.
-    let save = control.is_leader().then_some(save);
-    control.written(own).map_err(|e| anyhow!(e))?;
-    let (Some(report), Some(save)) = (report, save) else { return Ok(()) };
-    let state = json!({ "version": 1, "step": step, "tokens": report.tokens, "run": run.identity() });
-    let path = run.folder.checkpoint(step);
-    Arc::into_inner(save).expect("the others have let go").commit(&state)?;
-    checkpoint::prune(&run.folder.checkpoints(), run.config.checkpoint.keep_last)?;
-    report.say(&format!("saved {}", path.display()));
-    Ok(())
-}
-
-fn write_shard(run: &Run, rank: &mut Rank, save: &Save) -> Result<()> {
-    let parts = [(State::Param, Part::Param), (State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)];
-    // Without optimizer shards all replicas hold the same.
-    if !run.job.plan.mesh.shard_optimizer && run.job.plan.mesh.replica(rank.id) > 0 {
-        return Ok(());
-    }
-    for spec in rank.params() {
-        let own = rank.stepped(&spec);
-        for (state, part) in parts {
-            let values = rank.get(state, &spec, own.clone());
-            save.write(part, &spec.name, own.start, &values)?;
+/// Losses over the held-out sets, each rank its share.
+fn validate(run: &Run, rank: &mut Rank, step: u64, at: &mut Loop) -> Result<()> {
+    for (name, set) in &run.data.valid {
+        let losses = evaluate(run.job, rank, set)?;
+        if let Some(report) = &mut at.report {
+            report.validation(step, name, &losses)?;
         }
+        let shown = if name.is_empty() { "held-out" } else { name };
+        let (loss, acc) = (losses.all.mean(), accuracy(&total(&losses.types)));
+        let values = format!("val/{shown}_loss={loss} val/{shown}_acc={acc} val/{shown}_plex={}", loss.exp());
+        at.log.line("INFO", &format!("Validation on {shown}: step={step} {values}"))?;
     }
     Ok(())
+}
+
+fn evaluate(job: &Job, rank: &mut Rank, set: &Dataset) -> Result<Losses> {
+    let (program, per_run) = (job.eval_program(), job.plan.global_micros(job.eval) as u64);
+    let mut all = vec![];
+    for first in (0..set.eval_len()).step_by(per_run as usize) {
+        let slabs = slabs(job, rank.id, job.eval, |k| set.eval_batch(first + k))?;
+        exec::run(rank, program, Hyper { lr: 0.0, step: 1 }, &mut |m| slabs[m.0].clone())?;
+        all.extend(rank.eval_losses(program)?);
+    }
+    Ok(Losses::sum(all))
 }
 
 // ---- after the last step -------------------------------------------------------------------------------------------
@@ -327,13 +347,14 @@ fn first_cause(results: Vec<Result<()>>) -> Result<()> {
 
 /// What the model writes by now.
 fn sample(run: &Run) -> Result<()> {
-    let Some(tokenizer) = run.tokenizer.filter(|_| !control::is_set(&run.stop)) else { return Ok(()) };
+    let saved = run.config.checkpoint.enabled && !control::is_set(&run.stop);
+    let Some(tokenizer) = run.tokenizer.filter(|_| saved) else { return Ok(()) };
     let dir = run.folder.checkpoint(run.config.train.steps);
     let prompt = match &run.config.train.sample_prompt {
         Some(prompt) => prompt.clone(),
         None => {
-            let set = run.data.valid.as_ref().unwrap_or(&run.data.train);
-            tokenizer.decode(&set.eval_batch(0).ids[..16.min(run.config.data.seq_len)])?
+            let set = run.data.valid.first().map_or(&run.data.train, |(_, set)| set);
+            tokenizer.decode(&set.eval_batch(0)?.ids[..16.min(run.config.data.seq_len)])?
         }
     };
     crate::generate::show_sample(&dir, &prompt, run.config.threads.unwrap_or_else(job::cores))

@@ -5,8 +5,22 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-const CURVES: [&str; 9] =
-    ["loss", "grad_norm", "lr", "tgs", "tflops", "step_ms", "tokens", "val_loss", "val_perplexity"];
+const CURVES: [&str; 14] = [
+    "loss",
+    "accuracy",
+    "grad_norm",
+    "lr",
+    "beta2",
+    "loss_scale",
+    "micro_batches",
+    "tgs",
+    "tflops",
+    "step_ms",
+    "tokens",
+    "val_loss",
+    "val_perplexity",
+    "val_accuracy",
+];
 
 /// TensorBoard shows what `metrics.jsonl` says: after an end, a kill and a start from the beginning.
 #[test]

@@ -1,18 +1,111 @@
 //! A decoder described by data: everything the maths depends on, resolved and checked.
 use crate::{Rope, Unit, UnitKind};
-use backend::Heads;
+use backend::{DType, Heads, Nonlinearity, Scores};
 use serde::{Deserialize, Serialize};
 
-/// A model family: how its directory spells the decoder. The maths is the same.
+/// A model family: its defaults, and how its directory spells a decoder. The maths is the same for all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     Llama,
+    Internlm,
     Internlm2,
+    Mistral,
+    Qwen2,
+    Qwen3,
+    Baichuan,
+    Gemma,
+    Gemma2,
+    /// Ours: any decoder, in the words of a run's `[model]`.
+    Internevo,
 }
 
-/// More than a hundred times those of the deepest models.
-const MOST_LAYERS: usize = 10_000;
+/// How the residual stream is normalised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    /// x / rms(x) w
+    Rms,
+    /// x / rms(x) (1 + w), as Gemma has it
+    RmsPlusOne,
+    /// (x - mean) / σ w + b
+    Layer,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttentionBias {
+    None,
+    /// Of queries, keys and values, as Qwen 2.
+    Qkv,
+    /// And of the output projection, as InternLM.
+    All,
+}
+
+/// Sliding-window attention: a query sees the last `size` tokens, itself among them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Window {
+    pub size: usize,
+    pub layers: WindowLayers,
+}
+
+/// The layers with a window; the others see all of the past.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WindowLayers {
+    All,
+    /// This layer and those after it (Qwen's `max_window_layers`).
+    From(usize),
+    /// All but the last of every so many (2 in Gemma 2: layers 0, 2, 4, ...).
+    ButEvery(usize),
+}
+
+impl WindowLayers {
+    fn contains(self, layer: usize) -> bool {
+        match self {
+            WindowLayers::All => true,
+            WindowLayers::From(first) => layer >= first,
+            WindowLayers::ButEvery(n) => !(layer + 1).is_multiple_of(n),
+        }
+    }
+
+    /// Which of so many layers have the window.
+    pub fn of(self, layers: usize) -> Vec<bool> {
+        (0..layers).map(|l| self.contains(l)).collect()
+    }
+}
+
+impl Window {
+    pub fn is_of(&self, layer: usize) -> bool {
+        self.layers.contains(layer)
+    }
+
+    /// One way to say each thing: nothing where no layer has the window, all where all have it.
+    pub fn plain(self, layers: usize) -> Option<Window> {
+        let having = self.layers.of(layers).into_iter().filter(|has| *has).count();
+        match having {
+            0 if layers > 0 => None,
+            n if n == layers => Some(Window { layers: WindowLayers::All, ..self }),
+            _ => Some(self),
+        }
+    }
+}
+
+/// How attention knows where a token stands.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Position {
+    /// Queries and keys are rotated.
+    Rope(Rope),
+    /// Scores fall with the distance (Press et al. 2022).
+    Alibi,
+}
+
+/// down(f(gate x) · up x), or without a gate down(f(up x)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mlp {
+    pub gated: bool,
+    pub by: Nonlinearity,
+    pub bias: bool,
+}
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Decoder {
@@ -26,17 +119,44 @@ pub struct Decoder {
     pub heads: Heads,
     /// F
     pub ffn: usize,
+    pub norm: NormKind,
     pub norm_eps: f64,
-    pub rope: Rope,
+    /// Norms also behind attention and behind the MLP, before the addition to the residual stream (Gemma 2).
+    pub sandwich_norms: bool,
+    pub attention_bias: AttentionBias,
+    /// Every query and key head is RMS-normalised before it is rotated (Qwen 3).
+    pub qk_norm: bool,
+    pub window: Option<Window>,
+    pub position: Position,
+    /// Scores are q·k / sqrt(this); none: H.
+    pub query_scalar: Option<f64>,
+    /// Soft cap of the scores (Gemma 2).
+    pub score_cap: Option<f64>,
+    /// Soft cap of the logits (Gemma 2).
+    pub logit_cap: Option<f64>,
+    pub mlp: Mlp,
+    /// Embeddings are multiplied by sqrt(D) (Gemma).
+    pub scaled_embedding: bool,
+    /// The gradients of the embedding and of the head's matrix are multiplied by this; what they compute is not.
+    pub embed_grad_scale: f64,
+    /// The rows of the head's matrix are normalised before they are used (Baichuan 2).
+    pub norm_head: bool,
     /// The head multiplies by the embedding's matrix.
     pub tied: bool,
-    /// The longest context the model is meant for; only generation looks at it.
+    /// The longest context the model is meant for: generation looks at it, and dynamic NTK stretches beyond it.
     pub max_positions: usize,
     /// Standard deviation of initial matrices.
     pub init_std: f64,
+    /// What adds to the residual stream begins smaller the deeper it is.
+    pub scaled_init: bool,
 }
 
 impl Decoder {
+    /// A LLaMA of this shape; change what differs.
+    pub fn llama(vocab: usize, hidden: usize, layers: usize, heads: Heads, ffn: usize) -> Decoder {
+        Decoder { vocab, hidden, layers, heads, ffn, ..crate::models::base(Family::Llama) }
+    }
+
     /// Embedding, two half-blocks a layer, head.
     pub fn units(&self) -> usize {
         2 * self.layers + 2
@@ -60,52 +180,98 @@ impl Decoder {
         if self.tied { Unit(0) } else { self.head() }
     }
 
-    /// Everything that does not fit together, each with its way out. Keys are those of `[model]`.
-    pub fn problems(&self) -> Vec<String> {
-        let mut out = vec![];
-        let sizes = [
-            ("vocab_size", self.vocab),
-            ("hidden_size", self.hidden),
-            ("num_hidden_layers", self.layers),
-            ("num_attention_heads", self.heads.n),
-            ("num_key_value_heads", self.heads.kv),
-            ("head_dim", self.heads.dim),
-            ("intermediate_size", self.ffn),
-            ("max_position_embeddings", self.max_positions),
-        ];
-        for (key, _) in sizes.iter().filter(|(_, n)| *n == 0) {
-            out.push(format!("model.{key} = 0: must be at least 1"));
+    /// Elements of a norm's parameters: w (D), and of LayerNorm b (D).
+    pub fn norm_len(&self) -> usize {
+        match self.norm {
+            NormKind::Rms | NormKind::RmsPlusOne => self.hidden,
+            NormKind::Layer => 2 * self.hidden,
         }
-        let Heads { n, kv, dim } = self.heads;
-        // What is counted from the sizes fits a machine word, and a program of all layers fits the memory; those of a
-        // damaged file or of a slip of the pen would not.
-        let width = self.vocab as f64 + self.ffn as f64 + (n as f64 + 2.0 * kv as f64) * dim as f64;
-        let parameters = self.hidden as f64 * self.layers.max(1) as f64 * width;
-        if self.layers > MOST_LAYERS {
-            out.push(format!("model.num_hidden_layers = {} is too large; at most {MOST_LAYERS} can be", self.layers));
-        } else if parameters > 1e15 {
-            out.push(format!(
-                "model.hidden_size = {}, num_hidden_layers = {} and a width of {width:e} make {parameters:e} parameters; one of the sizes is too large",
-                self.hidden, self.layers
-            ));
+    }
+
+    /// Elements of a norm's statistics of T tokens.
+    pub fn norm_stats(&self, t: usize) -> usize {
+        match self.norm {
+            NormKind::Rms | NormKind::RmsPlusOne => t,
+            NormKind::Layer => 2 * t,
         }
-        if kv > 0 && n % kv != 0 {
-            let fits: Vec<String> = (1..=n).filter(|k| n % k == 0).map(|k| k.to_string()).collect();
-            out.push(format!(
-                "model.num_key_value_heads = {kv} does not divide model.num_attention_heads = {n}; try one of {}",
-                fits.join(", ")
-            ));
+    }
+
+    /// Width of what goes into the MLP's nonlinearity: gate | up, or up alone.
+    pub fn mlp_in(&self) -> usize {
+        if self.mlp.gated { 2 * self.ffn } else { self.ffn }
+    }
+
+    pub fn scores(&self, layer: usize) -> Scores {
+        Scores {
+            scale: self.query_scalar.unwrap_or(self.heads.dim as f64).powf(-0.5),
+            cap: self.score_cap,
+            window: self.window.filter(|w| w.is_of(layer)).map(|w| w.size),
+            alibi: self.position == Position::Alibi,
         }
-        if dim % 2 == 1 {
-            out.push(format!("model.head_dim = {dim} is odd, but RoPE rotates pairs; try {}", dim + 1));
+    }
+
+    /// What embeddings are multiplied by: a constant in the weights' type, as transformers has it.
+    pub fn embedding_scale(&self, weights: DType) -> f64 {
+        if !self.scaled_embedding {
+            return 1.0;
         }
-        if !self.norm_eps.is_finite() || self.norm_eps <= 0.0 {
-            out.push(format!("model.rms_norm_eps = {}: must be positive; try 1e-5", self.norm_eps));
+        let bits = match weights {
+            DType::F64 => 53,
+            DType::F32 => 24,
+            DType::F16 => 11,
+            DType::BF16 => 8,
+            DType::U32 => panic!("weights are not integers"),
+        };
+        let exact = (self.hidden as f64).sqrt();
+        let unit = 2f64.powi(exact.log2().floor() as i32 + 1 - bits);
+        (exact / unit).round_ties_even() * unit
+    }
+
+    /// Elements of a rope table of `positions` rows, (P, H): nothing without RoPE.
+    pub fn rope_table_len(&self, positions: usize) -> usize {
+        match self.position {
+            Position::Rope(_) => positions * self.heads.dim,
+            Position::Alibi => 0,
         }
-        if !(self.init_std > 0.0 && self.init_std.is_finite()) {
-            out.push(format!("model.initializer_range = {}: must be positive; try 0.02", self.init_std));
+    }
+
+    /// (P, H): for each position H/2 cosines, then H/2 sines.
+    pub fn rope_table(&self, positions: usize) -> Vec<f64> {
+        match self.position {
+            Position::Rope(rope) => rope.table(positions, self.heads.dim, self.max_positions),
+            Position::Alibi => vec![],
         }
-        out.extend(self.rope.problems());
-        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedding_scale_is_a_number_of_the_weights_type() {
+        let heads = Heads { n: 1, kv: 1, dim: 2 };
+        let m = |hidden| Decoder { scaled_embedding: true, ..Decoder::llama(7, hidden, 1, heads, 8) };
+        // sqrt(3072) = 55.4256..., of which transformers' bf16 keeps 55.5; sqrt(2048) = 45.2548..., 45.25.
+        for (hidden, dtype, want) in [
+            (3072, DType::BF16, 55.5),
+            (2048, DType::BF16, 45.25),
+            (3072, DType::F16, 55.4375),
+            (3072, DType::F32, 3072f64.sqrt() as f32 as f64),
+            (3072, DType::F64, 3072f64.sqrt()),
+            (4096, DType::BF16, 64.0),
+        ] {
+            assert_eq!(m(hidden).embedding_scale(dtype), want, "{hidden} {dtype:?}");
+        }
+        assert_eq!(Decoder { scaled_embedding: false, ..m(3072) }.embedding_scale(DType::F32), 1.0);
+    }
+
+    #[test]
+    fn windows_of_layers() {
+        let of = |layers| (0..5).filter(|l| Window { size: 4, layers }.is_of(*l)).collect::<Vec<_>>();
+        assert_eq!(of(WindowLayers::All), [0, 1, 2, 3, 4]);
+        assert_eq!(of(WindowLayers::From(3)), [3, 4]);
+        assert_eq!(of(WindowLayers::ButEvery(2)), [0, 2, 4]);
+        assert_eq!(of(WindowLayers::ButEvery(3)), [0, 1, 3, 4]);
     }
 }

@@ -5,6 +5,7 @@ use crate::{Init, ParamSpec};
 pub fn initial(spec: &ParamSpec, seed: u64, start: usize, out: &mut [f32]) {
     match spec.init {
         Init::Ones => out.fill(1.0),
+        Init::Zeros => out.fill(0.0),
         Init::Normal { std } => {
             let key = mix(seed ^ hash(&spec.name));
             for (i, x) in out.iter_mut().enumerate() {

@@ -13,12 +13,16 @@ pub mod ends;
 mod init;
 pub mod models;
 mod params;
+mod parts;
+mod problems;
 mod rope;
 mod unit;
 
-pub use config::ModelConfig;
-pub use decoder::{Decoder, Family};
+/// Parts of a decoder.
+pub use backend::{Heads, Nonlinearity, Pairs};
+pub use config::{HiddenAct, ModelConfig, PositionEmbedding, RopeLayout};
+pub use decoder::{AttentionBias, Decoder, Family, Mlp, NormKind, Position, Window, WindowLayers};
 pub use init::initial;
 pub use params::{Init, ParamSpec};
-pub use rope::{Rope, Scaling};
+pub use rope::{Rope, Scaling, Yarn};
 pub use unit::{Inputs, Phase, Unit, UnitKind};

@@ -1,19 +1,24 @@
 //! The parameter table: which parameters there are, how they begin and where they lie. Identity is the name; a bucket
 //! (all parameters of a unit, one after another) is only storage.
 //!
-//! Order inside a bucket is for the maths: q | k | v and gate | up are adjacent, so that the merged product is a view.
-use crate::{Decoder, Unit, UnitKind};
+//! Order inside a bucket is for the maths: q | k | v, their biases, and gate | up are adjacent, so that the merged
+//! product is a view. [`crate::block`] cuts the buckets in this order.
+use crate::{AttentionBias, Decoder, NormKind, Unit, UnitKind};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Init {
-    Normal { std: f64 },
+    /// Independent, around 0.
+    Normal {
+        std: f64,
+    },
     Ones,
+    Zeros,
 }
 
 /// One row of the table.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ParamSpec {
-    /// As in a LLaMA directory.
+    /// As in a directory of LLaMA, or of the family that has this parameter.
     pub name: String,
     pub unit: Unit,
     pub shape: Vec<usize>,
@@ -22,6 +27,21 @@ pub struct ParamSpec {
     pub decay: bool,
     /// First element in the unit's bucket.
     pub offset: usize,
+}
+
+/// A parameter before it has its place.
+struct Row {
+    name: String,
+    shape: Vec<usize>,
+    init: Init,
+}
+
+fn vector(name: &str, len: usize, init: Init) -> Row {
+    Row { name: name.into(), shape: vec![len], init }
+}
+
+fn bias(name: &str, len: usize) -> Row {
+    vector(&format!("{name}.bias"), len, Init::Zeros)
 }
 
 impl ParamSpec {
@@ -36,53 +56,95 @@ impl ParamSpec {
 impl Decoder {
     /// Parameters of a unit's bucket, in order.
     pub fn params(&self, unit: Unit) -> Vec<ParamSpec> {
-        let (v, d, f, h) = (self.vocab, self.hidden, self.ffn, self.heads);
-        let rows: Vec<(String, Vec<usize>)> = match self.kind(unit) {
-            UnitKind::Embedding => vec![("model.embed_tokens.weight".into(), vec![v, d])],
-            UnitKind::Attention { layer } => {
-                let name = |s: &str| format!("model.layers.{layer}.{s}.weight");
-                vec![
-                    (name("input_layernorm"), vec![d]),
-                    (name("self_attn.q_proj"), vec![h.n * h.dim, d]),
-                    (name("self_attn.k_proj"), vec![h.kv * h.dim, d]),
-                    (name("self_attn.v_proj"), vec![h.kv * h.dim, d]),
-                    (name("self_attn.o_proj"), vec![d, h.n * h.dim]),
-                ]
-            }
-            UnitKind::Mlp { layer } => {
-                let name = |s: &str| format!("model.layers.{layer}.{s}.weight");
-                vec![
-                    (name("post_attention_layernorm"), vec![d]),
-                    (name("mlp.gate_proj"), vec![f, d]),
-                    (name("mlp.up_proj"), vec![f, d]),
-                    (name("mlp.down_proj"), vec![d, f]),
-                ]
-            }
+        let rows = match self.kind(unit) {
+            UnitKind::Embedding => vec![self.matrix("model.embed_tokens", [self.vocab, self.hidden], unit)],
+            UnitKind::Attention { layer } => self.attention_rows(&format!("model.layers.{layer}"), unit),
+            UnitKind::Mlp { layer } => self.mlp_rows(&format!("model.layers.{layer}"), unit),
             UnitKind::Head => {
-                let mut rows = vec![("model.norm.weight".into(), vec![d])];
+                let mut rows = self.norm_rows("model.norm");
                 if !self.tied {
-                    rows.push(("lm_head.weight".into(), vec![v, d]));
+                    rows.push(self.matrix("lm_head", [self.vocab, self.hidden], unit));
                 }
                 rows
             }
         };
         let mut offset = 0;
         rows.into_iter()
-            .map(|(name, shape)| {
-                let matrix = shape.len() > 1;
-                let init = if matrix { Init::Normal { std: self.init_std(&name, unit) } } else { Init::Ones };
-                let spec = ParamSpec { name, unit, shape, init, decay: matrix, offset };
+            .map(|Row { name, shape, init }| {
+                let decay = shape.len() > 1;
+                let spec = ParamSpec { name, unit, shape, init, decay, offset };
                 offset += spec.len();
                 spec
             })
             .collect()
     }
 
+    fn attention_rows(&self, at: &str, unit: Unit) -> Vec<Row> {
+        let (d, h) = (self.hidden, self.heads);
+        let name = |s: &str| format!("{at}.self_attn.{s}");
+        let (qkv_bias, o_bias) = match self.attention_bias {
+            AttentionBias::None => (false, false),
+            AttentionBias::Qkv => (true, false),
+            AttentionBias::All => (true, true),
+        };
+        let qkv = [("q_proj", h.n * h.dim), ("k_proj", h.kv * h.dim), ("v_proj", h.kv * h.dim)];
+        let mut rows = self.norm_rows(&format!("{at}.input_layernorm"));
+        rows.extend(qkv.iter().map(|(s, n)| self.matrix(&name(s), [*n, d], unit)));
+        if qkv_bias {
+            rows.extend(qkv.iter().map(|(s, n)| bias(&name(s), *n)));
+        }
+        if self.qk_norm {
+            rows.extend(["q_norm", "k_norm"].map(|s| vector(&format!("{}.weight", name(s)), h.dim, Init::Ones)));
+        }
+        rows.push(self.matrix(&name("o_proj"), [d, h.out()], unit));
+        if o_bias {
+            rows.push(bias(&name("o_proj"), d));
+        }
+        if self.sandwich_norms {
+            rows.extend(self.norm_rows(&format!("{at}.post_attention_layernorm")));
+        }
+        rows
+    }
+
+    fn mlp_rows(&self, at: &str, unit: Unit) -> Vec<Row> {
+        let (d, f) = (self.hidden, self.ffn);
+        let name = |s: &str| format!("{at}.mlp.{s}");
+        let into: &[&str] = if self.mlp.gated { &["gate_proj", "up_proj"] } else { &["up_proj"] };
+        let norm = if self.sandwich_norms { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+        let mut rows = self.norm_rows(&format!("{at}.{norm}"));
+        rows.extend(into.iter().map(|s| self.matrix(&name(s), [f, d], unit)));
+        if self.mlp.bias {
+            rows.extend(into.iter().map(|s| bias(&name(s), f)));
+        }
+        rows.push(self.matrix(&name("down_proj"), [d, f], unit));
+        if self.mlp.bias {
+            rows.push(bias(&name("down_proj"), d));
+        }
+        if self.sandwich_norms {
+            rows.extend(self.norm_rows(&format!("{at}.post_feedforward_layernorm")));
+        }
+        rows
+    }
+
+    fn norm_rows(&self, name: &str) -> Vec<Row> {
+        let weight = |init| vector(&format!("{name}.weight"), self.hidden, init);
+        match self.norm {
+            NormKind::Rms => vec![weight(Init::Ones)],
+            NormKind::RmsPlusOne => vec![weight(Init::Zeros)],
+            NormKind::Layer => vec![weight(Init::Ones), bias(name, self.hidden)],
+        }
+    }
+
+    fn matrix(&self, name: &str, shape: [usize; 2], unit: Unit) -> Row {
+        let std = self.init_std(name, unit);
+        Row { name: format!("{name}.weight"), shape: shape.into(), init: Init::Normal { std } }
+    }
+
     /// What is added to the residual stream starts smaller the deeper it is, as InternLM's scaled initialisation.
     fn init_std(&self, name: &str, unit: Unit) -> f64 {
         let depth = unit.0.div_ceil(2);
-        let residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
-        if residual { self.init_std / (2.0 * depth as f64).sqrt() } else { self.init_std }
+        let residual = name.ends_with("o_proj") || name.ends_with("down_proj");
+        if self.scaled_init && residual { self.init_std / (2.0 * depth as f64).sqrt() } else { self.init_std }
     }
 
     /// The whole table, by unit.

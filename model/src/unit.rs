@@ -64,6 +64,8 @@ pub struct Inputs {
     pub positions: View,
     /// (T), next token or `u32::MAX`. Packed phases only.
     pub labels: View,
+    /// (T), the kind of data a token is of. Packed phases only.
+    pub types: View,
     /// (T + 1), filled up with T. Packed phases only.
     pub cu_seqlens: View,
     /// (2), [start, n] of `Op::AttentionCached`. Cached phases only.
@@ -75,7 +77,7 @@ pub struct Inputs {
 impl Inputs {
     /// Elements of the slab.
     pub fn slab(t: usize, phase: Phase) -> usize {
-        if phase.is_cached() { 2 * t + 3 } else { 4 * t + 1 }
+        if phase.is_cached() { 2 * t + 3 } else { 5 * t + 1 }
     }
 
     pub fn of(slab: View, t: usize, phase: Phase) -> Inputs {
@@ -83,19 +85,19 @@ impl Inputs {
         let nothing = slab.sub(0, 0);
         if phase.is_cached() {
             let [ids, positions, span, row] = slab.split([t, t, 2, 1]);
-            Inputs { ids, positions, span, row, labels: nothing, cu_seqlens: nothing }
+            Inputs { ids, positions, span, row, labels: nothing, types: nothing, cu_seqlens: nothing }
         } else {
-            let [ids, positions, labels, cu_seqlens] = slab.split([t, t, t, t + 1]);
-            Inputs { ids, positions, labels, cu_seqlens, span: nothing, row: nothing }
+            let [ids, positions, labels, types, cu_seqlens] = slab.split([t, t, t, t, t + 1]);
+            Inputs { ids, positions, labels, types, cu_seqlens, span: nothing, row: nothing }
         }
     }
 
     /// The slab of a packed micro-batch.
-    pub fn packed(ids: &[u32], positions: &[u32], labels: &[u32], cu_seqlens: &[u32]) -> Vec<u32> {
+    pub fn packed(ids: &[u32], positions: &[u32], labels: &[u32], cu_seqlens: &[u32], types: &[u32]) -> Vec<u32> {
         let t = ids.len();
-        assert!(positions.len() == t && labels.len() == t && cu_seqlens.len() <= t + 1);
+        assert!(positions.len() == t && labels.len() == t && types.len() == t && cu_seqlens.len() <= t + 1);
         let fill = std::iter::repeat_n(t as u32, t + 1 - cu_seqlens.len());
-        [ids, positions, labels, cu_seqlens].concat().into_iter().chain(fill).collect()
+        [ids, positions, labels, types, cu_seqlens].concat().into_iter().chain(fill).collect()
     }
 
     /// The slab of tokens that enter the cache at `start`; `t` is the size the program was made for.

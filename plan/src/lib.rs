@@ -6,12 +6,14 @@ mod bucket;
 mod config;
 mod memory;
 mod mesh;
+mod recompute;
 mod res;
 
 pub use bucket::{Bucket, DecayRun};
 pub use config::{ParallelConfig, PipelineConfig, PipelineSchedule, SizeConfig, TensorConfig, TensorMode, ZeroConfig};
 pub use memory::{Life, Memory, Persistent};
 pub use mesh::{LANES, Lane, Mesh, RankId, Stage};
+pub use recompute::{Again, Recompute, Selective};
 pub use res::{Micro, Place, Res, Size};
 
 use backend::DType;
@@ -23,8 +25,12 @@ use std::ops::Range;
 pub struct Plan {
     pub model: Decoder,
     pub mesh: Mesh,
-    /// Parameters, activations, gradients and optimizer state.
+    /// Parameters and activations. Gradients and optimizer state are kept in its precise type.
     pub dtype: DType,
+    /// What is made again in the backward instead of being kept.
+    pub recompute: Recompute,
+    /// Types of tokens, K: losses are also summed by type.
+    pub types: usize,
     /// Rows of the rope table: the longest segment or context.
     pub positions: usize,
     /// `train.reproducible`: leaves of the sum over the global batch, or 0 for one leaf a rank.
@@ -52,14 +58,21 @@ impl Plan {
             (bucket, chunks - bucket.chunks())
         };
         let buckets = model.unit_range().map(bucket).collect();
-        Plan { model, mesh, dtype, positions, leaves, buckets }
+        let (recompute, types) = (Recompute::NONE, 1);
+        Plan { model, mesh, dtype, recompute, types, positions, leaves, buckets }
     }
 
-    /// Units of a stage: whole layers, split evenly; the ends belong to the first and the last.
-    pub fn units(&self, stage: Stage) -> Range<usize> {
+    /// Layers of a stage: split evenly.
+    pub fn layers(&self, stage: Stage) -> Range<usize> {
         let (layers, stages) = (self.model.layers, self.mesh.pipeline);
-        let first = |s: usize| if s == 0 { 0 } else { 1 + 2 * (layers * s / stages) };
-        first(stage.0)..if stage.0 + 1 == stages { self.model.units() } else { first(stage.0 + 1) }
+        layers * stage.0 / stages..layers * (stage.0 + 1) / stages
+    }
+
+    /// Units of a stage: its layers; the ends belong to the first and the last.
+    pub fn units(&self, stage: Stage) -> Range<usize> {
+        let layers = self.layers(stage);
+        let first = if stage.0 == 0 { 0 } else { 1 + 2 * layers.start };
+        first..if self.mesh.is_last(stage) { self.model.units() } else { 1 + 2 * layers.end }
     }
 
     pub fn bucket(&self, unit: Unit) -> Bucket {
@@ -72,6 +85,16 @@ impl Plan {
     }
     pub fn chunks(&self) -> usize {
         self.buckets.iter().map(|(bucket, _)| bucket.chunks()).sum()
+    }
+
+    /// Numbers that the head writes for a micro-batch: its loss, then three sums for each type of tokens.
+    pub fn stats_per_micro(&self) -> usize {
+        1 + 3 * self.types
+    }
+
+    /// Master weights: parameters whose type is too coarse to step are kept a second time, with the optimizer.
+    pub fn has_master(&self) -> bool {
+        self.dtype != self.dtype.precise()
     }
 
     /// Micro-batches of a global step.

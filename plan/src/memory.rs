@@ -40,7 +40,7 @@ impl Persistent {
     }
 }
 
-/// When a planned resource is alive: indices of actions, first and last.
+/// When a planned resource is alive: indices of actions, first and last. One that is written anew has several lives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Life {
     pub res: Res,
@@ -106,6 +106,9 @@ impl Memory {
     pub fn view(&self, res: Res) -> View {
         *self.views.get(&res).unwrap_or_else(|| panic!("{res:?} has no place in this program"))
     }
+    pub fn try_view(&self, res: Res) -> Option<View> {
+        self.views.get(&res).copied()
+    }
     pub fn slots(&self) -> usize {
         self.overlaps.len()
     }
@@ -130,27 +133,30 @@ fn class(res: Res) -> (u8, usize) {
     }
 }
 
-/// Interval colouring, class by class: the first slot that is free again is taken.
+/// Interval colouring, class by class: the first slot that is free in all lives of a resource is taken.
 fn take_turns(lives: &[Life], bytes: impl Fn(Res) -> usize) -> Vec<Slot> {
-    let mut classes: BTreeMap<(u8, usize), Vec<&Life>> = BTreeMap::new();
+    type Lives = Vec<(usize, usize)>;
+    let mut of: BTreeMap<Res, Lives> = BTreeMap::new();
     for life in lives {
-        classes.entry(class(life.res)).or_default().push(life);
+        of.entry(life.res).or_default().push((life.first, life.last));
     }
-    let mut out = vec![];
-    for mut lives in classes.into_values() {
-        lives.sort_by_key(|l| (l.first, l.res));
+    let mut classes: BTreeMap<(u8, usize), Vec<(Lives, Res)>> = BTreeMap::new();
+    for (res, mut lives) in of {
+        lives.sort_unstable();
+        classes.entry(class(res)).or_default().push((lives, res));
+    }
+    let mut out: Vec<Slot> = vec![];
+    for mut resources in classes.into_values() {
+        resources.sort();
         let first_slot = out.len();
-        for life in lives {
-            let free = out[first_slot..].iter_mut().find(|s: &&mut Slot| s.lives.last().unwrap().1 < life.first);
-            let at = (life.first, life.last);
-            match free {
+        for (lives, res) in resources {
+            match out[first_slot..].iter_mut().find(|s| !meet(&s.lives, &lives)) {
                 Some(slot) => {
-                    slot.lives.push(at);
-                    slot.resources.push(life.res);
+                    slot.lives.extend(lives);
+                    slot.lives.sort_unstable();
+                    slot.resources.push(res);
                 }
-                None => {
-                    out.push(Slot { bytes: bytes(life.res), offset: 0, lives: vec![at], resources: vec![life.res] })
-                }
+                None => out.push(Slot { bytes: bytes(res), offset: 0, lives, resources: vec![res] }),
             }
         }
     }

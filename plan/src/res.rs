@@ -1,6 +1,6 @@
 //! What actions read and write: names of memory, by index. The bytes are in [`crate::memory`].
 use crate::{Plan, RankId, StepShape};
-use backend::{DType, Region};
+use backend::{DType, Region, View};
 use model::{Inputs, Unit, UnitKind, block, ends};
 use std::fmt;
 
@@ -17,17 +17,19 @@ pub enum Res {
     // Persistent: the same place in every program of a run.
     /// A unit's bucket of parameters.
     Param(Unit),
-    /// Adam's two moments of this rank's shard.
+    /// Adam's two moments of this rank's shard, then master weights if there are.
     Opt(Unit),
     Grad(Unit, Place),
-    /// f64: the loss of each micro-batch of the global step, then the sum of squares of each chunk.
+    /// f64: what the head writes for each micro-batch of the global step, then the sum of squares of each chunk.
     Stats,
     /// f64: labels of the global step.
     Count,
     /// f64: what `Op::GradNorm` writes.
     Norm,
-    /// f64: learning rate and bias corrections.
+    /// f64: learning rate, bias corrections, beta2.
     Hyper,
+    /// f64: the loss scale and its two counters.
+    Scale,
     /// Cosines and sines.
     RopeTable,
     /// Keys and values of one layer.
@@ -52,7 +54,7 @@ impl Res {
     pub fn is_persistent(self) -> bool {
         match self {
             Res::Param(_) | Res::Opt(_) | Res::Grad(..) | Res::Cache(_) => true,
-            Res::Stats | Res::Count | Res::Norm | Res::Hyper | Res::RopeTable | Res::Logits => true,
+            Res::Stats | Res::Count | Res::Norm | Res::Hyper | Res::Scale | Res::RopeTable | Res::Logits => true,
             Res::Batch(_) | Res::X(..) | Res::Saved(..) | Res::Tmp(..) | Res::Dx(_) => false,
         }
     }
@@ -75,16 +77,18 @@ impl Plan {
 
     pub fn size(&self, res: Res, rank: RankId, shape: StepShape) -> Size {
         let (m, t) = (&self.model, shape.t);
-        let stats = self.global_micros(shape) + self.chunks();
+        let stats = self.global_micros(shape) * self.stats_per_micro() + self.chunks();
+        let states = if self.has_master() { 3 } else { 2 };
         let (region, dtype, len) = match res {
             Res::Param(u) => (Region::Param, self.dtype, self.bucket(u).padded),
-            Res::Opt(u) => (Region::Optim, self.dtype, 2 * self.stepped(u, rank).len()),
-            Res::Grad(u, _) => (Region::Grad, self.dtype, self.bucket(u).padded),
+            Res::Opt(u) => (Region::Optim, self.dtype.precise(), states * self.stepped(u, rank).len()),
+            Res::Grad(u, _) => (Region::Grad, self.dtype.precise(), self.bucket(u).padded),
             Res::Stats => (Region::Misc, DType::F64, stats),
             Res::Count => (Region::Misc, DType::F64, 1),
             Res::Norm => (Region::Misc, DType::F64, 3),
-            Res::Hyper => (Region::Misc, DType::F64, 3),
-            Res::RopeTable => (Region::Misc, self.dtype, self.positions * m.heads.dim),
+            Res::Hyper => (Region::Misc, DType::F64, 4),
+            Res::Scale => (Region::Misc, DType::F64, 3),
+            Res::RopeTable => (Region::Misc, self.dtype.precise(), m.rope_table_len(self.positions)),
             Res::Cache(_) => (Region::Cache, self.dtype, 2 * self.positions * m.heads.kv * m.heads.dim),
             Res::Logits => (Region::Misc, self.dtype, m.vocab),
             Res::Batch(_) => (Region::Act, DType::U32, Inputs::slab(t, shape.phase)),
@@ -96,22 +100,22 @@ impl Plan {
     }
 
     fn saved(&self, unit: Unit, shape: StepShape) -> usize {
-        let (m, t) = (&self.model, shape.t);
+        let (m, t, dtype) = (&self.model, shape.t, self.dtype);
         match m.kind(unit) {
             UnitKind::Embedding => 0,
-            UnitKind::Attention { .. } => block::attention_saved(m, t).iter().sum(),
-            UnitKind::Mlp { .. } => block::mlp_saved(m, t).iter().sum(),
-            UnitKind::Head => ends::head_saved(m, t, shape.phase).iter().sum(),
+            UnitKind::Attention { .. } => View::carved(dtype, &block::attention_saved(m, t, dtype)),
+            UnitKind::Mlp { .. } => View::carved(dtype, &block::mlp_saved(m, t, dtype)),
+            UnitKind::Head => View::carved(dtype, &ends::head_saved(m, t, shape.phase, dtype)),
         }
     }
 
     fn tmp(&self, unit: Unit, shape: StepShape) -> usize {
-        let (m, t) = (&self.model, shape.t);
+        let (m, t, dtype) = (&self.model, shape.t, self.dtype);
         match m.kind(unit) {
             UnitKind::Embedding => 0,
-            UnitKind::Attention { .. } => block::attention_tmp(m, t).iter().sum(),
-            UnitKind::Mlp { .. } => block::mlp_tmp(m, t).iter().sum(),
-            UnitKind::Head => ends::head_tmp(m, t).iter().sum(),
+            UnitKind::Attention { .. } => View::carved(dtype, &block::attention_tmp(m, t, dtype)),
+            UnitKind::Mlp { .. } => View::carved(dtype, &block::mlp_tmp(m, t, dtype)),
+            UnitKind::Head => View::carved(dtype, &ends::head_tmp(m, t, dtype)),
         }
     }
 
@@ -126,6 +130,7 @@ impl Plan {
             Res::Count => "count".into(),
             Res::Norm => "norm".into(),
             Res::Hyper => "hyper".into(),
+            Res::Scale => "scale".into(),
             Res::RopeTable => "rope_table".into(),
             Res::Cache(u) => format!("cache {}", unit(u)),
             Res::Logits => "logits".into(),

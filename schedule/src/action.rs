@@ -14,6 +14,8 @@ pub enum Action {
     ReduceCount,
     /// One unit, one micro-batch.
     Forward { u: Unit, m: Micro },
+    /// What the unit's forward left behind and was not kept is made again.
+    Recompute { u: Unit, m: Micro },
     /// Gradients of the unit go to a place; `acc` adds them to what is there.
     Backward { u: Unit, m: Micro, place: Place, acc: bool },
     /// The place before += this one: a node of the tree of sums.
@@ -49,6 +51,7 @@ impl Action {
                 _ => Lane::Up,
             },
             Action::Begin | Action::Load { .. } | Action::Forward { .. } | Action::Backward { .. } => Lane::Compute,
+            Action::Recompute { .. } => Lane::Compute,
             Action::Merge { .. } | Action::SumSquares { .. } | Action::GradNorm => Lane::Compute,
             Action::Step { .. } | Action::Poison { .. } => Lane::Compute,
         }

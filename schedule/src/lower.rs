@@ -2,7 +2,7 @@
 use crate::Action;
 use crate::pipeline::{self, Pass, StageAction};
 use model::{Phase, Unit};
-use plan::{Micro, PipelineSchedule, Place, Plan, RankId, Res, Stage, StepShape};
+use plan::{Again, Micro, PipelineSchedule, Place, Plan, RankId, Res, Stage, StepShape};
 
 pub fn lower(plan: &Plan, rank: RankId, shape: StepShape, policy: PipelineSchedule) -> Vec<Action> {
     let stage = plan.mesh.stage(rank);
@@ -63,6 +63,7 @@ fn backward(plan: &Plan, pass: &StageAction, shape: StepShape, out: &mut Vec<Act
     for u in plan.units(pass.stage).rev().map(Unit) {
         // With tied embeddings the head has been at the embedding's bucket before.
         let acc = !first_of_leaf || (plan.model.tied && u == Unit(0));
+        out.extend(recompute(plan, u, m));
         out.push(Action::Backward { u, m, place, acc });
         if last_of_leaf {
             out.extend((0..merges).map(|i| Action::Merge { u, place: Place(place.0 - i) }));
@@ -73,6 +74,17 @@ fn backward(plan: &Plan, pass: &StageAction, shape: StepShape, out: &mut Vec<Act
     }
     if pass.stage.0 > 0 {
         out.push(Action::Send { what: Res::Dx(m), to: Stage(pass.stage.0 - 1) });
+    }
+}
+
+/// Before a unit's backward: a whole layer is made again from its input when the backward comes to its MLP.
+fn recompute(plan: &Plan, u: Unit, m: Micro) -> Vec<Action> {
+    let again = |u: Unit| Action::Recompute { u, m };
+    let before = Unit(u.0.saturating_sub(1));
+    match plan.again(u) {
+        Again::Saved if plan.again(before) == Again::SavedAndOutput => vec![again(before), again(u)],
+        Again::Saved => vec![again(u)],
+        Again::SavedAndOutput | Again::Nothing => vec![],
     }
 }
 

@@ -21,9 +21,10 @@ impl Program {
     }
 }
 
-/// From the action that writes a resource anew to the last that touches it.
+/// From the action that writes a resource anew to the last that touches it before it is written anew again.
 fn lives(actions: &[Action], touches: &[Touch]) -> Vec<Life> {
     let mut lives: BTreeMap<Res, Life> = BTreeMap::new();
+    let mut over = vec![];
     for (i, touch) in touches.iter().enumerate() {
         // A transfer holds on a little longer, so that reuse of its bytes does not force an early wait.
         let last = if actions[i].lane() == Lane::Compute { i } else { (i + 2).min(actions.len() - 1) };
@@ -32,12 +33,12 @@ fn lives(actions: &[Action], touches: &[Touch]) -> Vec<Life> {
                 lives.get_mut(res).unwrap_or_else(|| panic!("{:?} reads {res:?} before it is written", actions[i]));
             life.last = life.last.max(last);
         }
-        for &res in touch.writes.iter().filter(|r| !r.is_persistent()) {
-            let life = lives.entry(res).or_insert(Life { res, first: i, last });
-            life.last = life.last.max(last);
+        for &res in touch.writes.iter().filter(|r| !r.is_persistent() && !touch.reads.contains(r)) {
+            over.extend(lives.insert(res, Life { res, first: i, last }));
         }
     }
-    lives.into_values().collect()
+    over.extend(lives.into_values());
+    over
 }
 
 /// All programs of one rank, on common persistent memory.

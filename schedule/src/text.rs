@@ -19,6 +19,7 @@ impl Action {
             Action::Load { m } => format!("load {}", m.0),
             Action::ReduceCount => "reduce_count".into(),
             Action::Forward { u, m } => format!("forward {} {}", unit(u), m.0),
+            Action::Recompute { u, m } => format!("recompute {} {}", unit(u), m.0),
             Action::Backward { u, m, place, acc } => {
                 format!("backward {} {} {} grad {}", unit(u), m.0, if acc { "+>" } else { "->" }, place.0)
             }
@@ -44,6 +45,7 @@ impl Action {
             ["load", m] => Action::Load { m: micro(m)? },
             ["reduce_count"] => Action::ReduceCount,
             ["forward", u, m] => Action::Forward { u: unit(u)?, m: micro(m)? },
+            ["recompute", u, m] => Action::Recompute { u: unit(u)?, m: micro(m)? },
             ["backward", u, m, arrow @ ("->" | "+>"), "grad", p] => {
                 Action::Backward { u: unit(u)?, m: micro(m)?, place: Place(number(p)?), acc: arrow == "+>" }
             }

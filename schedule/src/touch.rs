@@ -1,7 +1,7 @@
 //! What an action reads and writes. Lifetimes, waits and memory all follow from this one table.
 use crate::Action;
 use model::{Phase, Unit, UnitKind};
-use plan::{Plan, RankId, Res, StepShape};
+use plan::{Again, Plan, RankId, Res, StepShape};
 
 /// A resource that is updated is in both lists; one that is only in `writes` is written anew.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,13 +40,29 @@ impl Action {
                     touch([Param(u), Batch(m), RopeTable, Cache(u), X(before(u), m)], [X(u, m), Saved(u, m), Cache(u)])
                 }
                 (UnitKind::Mlp { .. }, _) => touch([Param(u), X(before(u), m)], [X(u, m), Saved(u, m)]),
-                (UnitKind::Head, Phase::Train | Phase::Eval) => {
-                    touch([Param(u), Param(m_head), Batch(m), Count, X(before(u), m), Stats], [Saved(u, m), Stats])
+                (UnitKind::Head, Phase::Train) => touch(
+                    [Param(u), Param(m_head), Batch(m), Count, Scale, X(before(u), m), Stats],
+                    [Saved(u, m), Stats],
+                ),
+                (UnitKind::Head, Phase::Eval) => {
+                    touch([Param(u), Param(m_head), Batch(m), X(before(u), m), Stats], [Saved(u, m), Stats])
                 }
                 (UnitKind::Head, Phase::Prefill | Phase::Decode) => {
                     touch([Param(u), Param(m_head), Batch(m), X(before(u), m)], [Saved(u, m), Logits])
                 }
             },
+            Action::Recompute { u, m } => {
+                let mut t = match plan.model.kind(u) {
+                    UnitKind::Attention { .. } => {
+                        touch([Param(u), Batch(m), RopeTable, X(before(u), m)], [Saved(u, m)])
+                    }
+                    _ => touch([Param(u), X(before(u), m)], [Saved(u, m)]),
+                };
+                if plan.again(u) == Again::SavedAndOutput {
+                    t.writes.push(X(u, m));
+                }
+                t
+            }
             Action::Backward { u, m, place, acc } => {
                 let mut t = match plan.model.kind(u) {
                     UnitKind::Embedding => touch([Batch(m), Dx(m)], []),
@@ -75,10 +91,10 @@ impl Action {
             Action::Recv { what, .. } => touch([], [what]),
             Action::SumSquares { u } => touch([Grad(u, plan::Place(0)), Stats], [Stats]),
             Action::ReduceStats => touch([Stats], [Stats]),
-            Action::GradNorm => touch([Stats, Count], [Norm]),
+            Action::GradNorm => touch([Stats, Count, Scale], [Norm, Scale]),
             Action::Step { u } => touch([Grad(u, plan::Place(0)), Norm, Hyper, Opt(u), Param(u)], [Param(u), Opt(u)]),
             Action::Gather { u } => touch([Param(u)], [Param(u)]),
-            Action::Poison { res } => touch([], [res]),
+            Action::Poison { res } => touch([res], [res]),
         }
     }
 

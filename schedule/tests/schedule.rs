@@ -1,24 +1,13 @@
 //! Programs of many layouts: printed, read back, proved, and refused when an action is dropped, doubled or swapped.
 use backend::{DType, Heads};
 use expect_test::{Expect, expect};
-use model::{Decoder, Family, Phase, Rope};
-use plan::{Mesh, PipelineSchedule, Plan, RankId, Stage, StepShape};
+use model::{Decoder, Phase};
+use plan::{Mesh, PipelineSchedule, Plan, RankId, Recompute, Selective, Stage, StepShape};
 use schedule::{Action, Program, RankPrograms, lower, passes, pipeline, text, validate::check_world};
 
 fn plan(data: usize, pipeline: usize, leaves: usize, tied: bool) -> Plan {
-    let model = Decoder {
-        family: Family::Llama,
-        vocab: 11,
-        hidden: 4,
-        layers: 4,
-        heads: Heads { n: 2, kv: 1, dim: 2 },
-        ffn: 6,
-        norm_eps: 1e-5,
-        rope: Rope { theta: 1e4, scaling: None },
-        tied,
-        max_positions: 8,
-        init_std: 0.02,
-    };
+    let heads = Heads { n: 2, kv: 1, dim: 2 };
+    let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, 4, heads, 6) };
     let mesh = Mesh { data, pipeline, shard_optimizer: data > 1 };
     Plan::new(model, mesh, DType::F32, 8, leaves)
 }
@@ -57,14 +46,25 @@ const LAYOUTS: [(usize, usize, usize, usize, bool); 14] = [
     (3, 2, 2, 0, false),
 ];
 
+/// Each of them keeping everything, and recomputing in every way.
+fn layouts() -> impl Iterator<Item = (Plan, StepShape)> {
+    let ways =
+        [Recompute::NONE, Recompute::Layers(0.5), Recompute::Layers(1.0), Recompute::Named(Selective::Selective)];
+    LAYOUTS.into_iter().flat_map(move |(data, stages, micros, leaves, tied)| {
+        ways.map(|recompute| {
+            let mut p = plan(data, stages, leaves, tied);
+            p.recompute = recompute;
+            (p, shape(micros))
+        })
+    })
+}
+
 #[test]
 fn what_is_lowered_is_valid() {
-    for (data, stages, micros, leaves, tied) in LAYOUTS {
+    for (p, s) in layouts() {
         for policy in [PipelineSchedule::GPipe, PipelineSchedule::OneFOneB] {
-            let p = plan(data, stages, leaves, tied);
-            let s = shape(micros);
             let all = actions(&p, s, policy);
-            prove(&p, s, &all).unwrap_or_else(|e| panic!("data {data} pipeline {stages} micros {micros}: {e}"));
+            prove(&p, s, &all).unwrap_or_else(|e| panic!("{:?} {s:?} {:?}: {e}", p.mesh, p.recompute));
             assert_eq!(text::parse(&text::print(&p, &all), &p).unwrap(), all, "printed and read back");
             let poisoned: Vec<_> = all.iter().map(|a| passes::poison(&p, s, a)).collect();
             prove(&p, s, &poisoned).unwrap();
@@ -83,8 +83,7 @@ fn what_is_lowered_is_valid() {
 /// Every action of a step matters: leaving it out is refused by its name or that of the action that misses it.
 #[test]
 fn a_dropped_action_is_refused_by_name() {
-    for (data, stages, micros, leaves, tied) in LAYOUTS {
-        let (p, s) = (plan(data, stages, leaves, tied), shape(micros));
+    for (p, s) in layouts() {
         let all = actions(&p, s, PipelineSchedule::OneFOneB);
         for (rank, program) in all.iter().enumerate() {
             for i in 0..program.len() {
@@ -99,8 +98,7 @@ fn a_dropped_action_is_refused_by_name() {
 
 #[test]
 fn a_doubled_action_is_refused_by_name() {
-    for (data, stages, micros, leaves, tied) in LAYOUTS {
-        let (p, s) = (plan(data, stages, leaves, tied), shape(micros));
+    for (p, s) in layouts() {
         let all = actions(&p, s, PipelineSchedule::OneFOneB);
         for (rank, program) in all.iter().enumerate() {
             for i in 0..program.len() {

@@ -1,10 +1,10 @@
-"""Golden training runs of four small models, by PyTorch and transformers in float64.
+"""Golden training runs of small models, one or more of each family, by PyTorch in float64.
 
 Run it from anywhere, with a Python that has torch, transformers >= 5, safetensors and numpy:
 
     python xtask/py/goldens.py [MODEL ...]
 
-It rewrites internevo/tests/goldens/<model>/ (all models, or those named):
+It rewrites internevo/tests/goldens/<model>/ (all models, or those named), and model/tests/goldens/rope.json:
 
   config.json        as Hugging Face has it, in the spelling of the model's family
   model.safetensors  F32 initial weights, under the tensor names of the family
@@ -26,21 +26,22 @@ weight decay on matrices (embedding and head too) and none on norms. The learnin
     s < warmup:  lr * (s + 1) / warmup
     else:        min_lr + (lr - min_lr) * 0.5 * (1 + cos(pi * (s - warmup) / (steps - warmup)))
 
-or `lr` throughout for the constant schedule. InternLM2 is trained as the LLaMA it is, and written with
-its fused wqkv, whose rows are grouped by kv head: the group's query heads, its key head, its value head.
+or `lr` throughout for the constant schedule. Label smoothing is in the training's loss alone.
 
-Each model is checked, before it is written, against a second implementation in this file: logits to
-1e-12, gradients to 1e-10 of their largest entry. The same run in float32 is printed beside it: how far
-an honest float32 implementation may stray. Some seeds let it stray by 3e-6 in a gradient norm; those of
-the models are chosen to keep it within half of what the tests grant (`FLOAT32_MAY_STRAY`, asserted).
-The output is deterministic: same versions, same bytes.
+A model that a class of transformers computes is run by that class (InternLM and InternLM2 as the LLaMA
+they are) and checked, before it is written, against the second implementation in reference.py: logits to
+1e-12, gradients to 1e-10 of their largest entry. Other models are run by that second implementation. The
+same run in float32 is printed beside it: how far an honest float32 implementation may stray. Some seeds
+let it stray by 3e-6 in a gradient norm; those of the models are chosen to keep it within half of what the
+tests grant (`FLOAT32_MAY_STRAY`, asserted). The output is deterministic: same versions, same bytes.
+
+rope.json: frequencies and attention factor of every kind of RoPE, by transformers' own functions.
 """
 
 import json
 import math
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -52,9 +53,14 @@ from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.utils.logging import disable_progress_bar
 
-from float64 import build_llama, rope_table
+import families
+import reference
+from float64 import build, rope_table
+from reference import Shape
 
-OUT = Path(__file__).resolve().parents[2] / "internevo" / "tests" / "goldens"
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "internevo" / "tests" / "goldens"
+ROPE = ROOT / "model" / "tests" / "goldens" / "rope.json"
 
 STEPS, MICRO_BATCHES, MICRO_BATCH_SIZE = 10, 2, 2
 STEP_ROWS = MICRO_BATCHES * MICRO_BATCH_SIZE
@@ -63,76 +69,6 @@ FLOAT32_MAY_STRAY = {"losses": 1e-6, "norms": 1e-6, "step-1 gradients": 5e-6, "f
 BETAS, EPS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 1e-8, 0.1, 1.0
 CONSTANT = {"kind": "constant", "lr": 1e-2, "min_lr": 1e-2, "warmup_steps": 0, "steps": STEPS}
 COSINE = {"kind": "cosine", "lr": 1e-2, "min_lr": 1e-3, "warmup_steps": 3, "steps": STEPS}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """One model; `rope` is its rotary embedding as config.json spells it."""
-
-    name: str
-    family: str
-    seed: int
-    vocab: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn: int
-    norm_eps: float
-    rope: dict
-    seq_len: int = 24
-    tied: bool = False
-    schedule: dict = None
-    write_head_dim: bool = False
-
-    def llama_config(self) -> LlamaConfig:
-        """The LLaMA that computes this model, in transformers' spelling of the day."""
-        scaling = self.rope.get("rope_scaling")
-        rope = dict(self.rope.get("rope_parameters") or {"rope_type": "default"})
-        if scaling:
-            rope = {"rope_type": scaling["type"], "factor": scaling["factor"]}
-        rope.setdefault("rope_theta", self.rope.get("rope_theta"))
-        return LlamaConfig(
-            vocab_size=self.vocab,
-            hidden_size=self.hidden,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            intermediate_size=self.ffn,
-            rms_norm_eps=self.norm_eps,
-            rope_parameters=rope,
-            tie_word_embeddings=self.tied,
-            pad_token_id=None,  # a padding row would get no gradient
-            use_cache=False,
-        )
-
-    def config_json(self) -> dict:
-        llama = self.family == "llama"
-        config = {
-            "architectures": ["LlamaForCausalLM" if llama else "InternLM2ForCausalLM"],
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "hidden_act": "silu",
-            "hidden_size": self.hidden,
-            "initializer_range": 0.02,
-            "intermediate_size": self.ffn,
-            "max_position_embeddings": 128,
-            "model_type": self.family,
-            "num_attention_heads": self.heads,
-            "num_hidden_layers": self.layers,
-            "num_key_value_heads": self.kv_heads,
-            "rms_norm_eps": self.norm_eps,
-            "tie_word_embeddings": self.tied,
-            "torch_dtype": "float32",
-            "use_cache": True,
-            "vocab_size": self.vocab,
-            **self.rope,
-            **({"attention_bias": False, "mlp_bias": False} if llama else {"bias": False, "pad_token_id": 2}),
-            **({"head_dim": self.head_dim} if self.write_head_dim else {}),
-        }
-        return dict(sorted(config.items()))
 
 
 MODELS = [
@@ -153,21 +89,102 @@ MODELS = [
         "internlm2_mqa", "internlm2", seed=4, vocab=61, hidden=32, layers=4, heads=4, kv_heads=1, head_dim=8, ffn=72,
         norm_eps=1e-6, rope={"rope_theta": 10000.0, "rope_scaling": {"type": "linear", "factor": 2.0}}, schedule=COSINE,
     ),
+    # Dynamic NTK: the rows are longer than what the model was made for.
+    Shape(
+        "internlm", "internlm", seed=5, vocab=53, hidden=24, layers=2, heads=3, kv_heads=3, head_dim=8, ffn=32,
+        norm_eps=1e-6, rope={"rope_theta": 10000.0, "rope_scaling": {"type": "dynamic", "factor": 1.0}},
+        schedule=COSINE, max_positions=16, attention_bias="all", config={"rotary": {"type": "dynamic", "base": 10000}},
+    ),
+    Shape(
+        "mistral", "mistral", seed=6, vocab=61, hidden=20, layers=2, heads=4, kv_heads=2, head_dim=6, ffn=36,
+        norm_eps=1e-5, rope={"rope_theta": 10000.0}, schedule=COSINE, write_head_dim=True, window=7,
+        window_layers=(0, 1),
+    ),
+    Shape(
+        "qwen2", "qwen2", seed=7, vocab=71, hidden=24, layers=3, heads=4, kv_heads=2, head_dim=6, ffn=28,
+        norm_eps=1e-6, schedule=COSINE, tied=True, attention_bias="qkv", window=5, window_layers=(1, 2),
+        rope={"rope_theta": 10000.0, "rope_scaling": {
+            "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}}, max_positions=64,
+    ),
+    Shape(
+        "qwen3", "qwen3", seed=8, vocab=59, hidden=20, layers=2, heads=4, kv_heads=2, head_dim=8, ffn=36,
+        norm_eps=1e-6, rope={"rope_theta": 1000000.0, "rope_scaling": None}, schedule=COSINE, write_head_dim=True,
+        qk_norm=True,
+    ),
+    Shape(
+        "baichuan2", "baichuan", seed=9, vocab=53, hidden=24, layers=2, heads=3, kv_heads=3, head_dim=8, ffn=32,
+        norm_eps=1e-6, rope={"rope_theta": 10000.0}, schedule=COSINE, norm_head=True,
+        config={"model_max_length": 128, "z_loss_weight": 0},
+    ),
+    Shape(
+        "baichuan_alibi", "baichuan", seed=10, vocab=53, hidden=18, layers=2, heads=3, kv_heads=3, head_dim=6, ffn=32,
+        norm_eps=1e-6, rope={}, schedule=COSINE, config={"gradient_checkpointing": False, "model_max_length": 128},
+    ),
+    Shape(
+        "gemma", "gemma", seed=11, vocab=67, hidden=20, layers=2, heads=3, kv_heads=1, head_dim=10, ffn=48,
+        norm_eps=1e-6, rope={"rope_theta": 10000.0, "rope_scaling": None}, schedule=COSINE, write_head_dim=True,
+        tied=True, norm="one", act="gelu_pytorch_tanh", scaled_embedding=True,
+    ),
+    Shape(
+        "gemma2", "gemma2", seed=12, vocab=67, hidden=20, layers=3, heads=4, kv_heads=2, head_dim=6, ffn=28,
+        norm_eps=1e-6, rope={"rope_theta": 10000.0}, schedule=COSINE, write_head_dim=True, tied=True, norm="one",
+        act="gelu_pytorch_tanh", scaled_embedding=True, sandwich=True, window=6, window_layers=(0, 2),
+        query_scalar=5.0, score_cap=2.0, logit_cap=5.0,
+    ),
+    # What no family has: LayerNorm, a plain MLP and biases everywhere, as GPT-2 but for the rotation.
+    Shape(
+        "layernorm_gelu", "internevo", seed=13, vocab=53, hidden=20, layers=2, heads=2, kv_heads=2, head_dim=10,
+        ffn=40, norm_eps=1e-5, rope={"rope_theta": 10000.0}, schedule=COSINE, norm="layer", attention_bias="all",
+        gated=False, act="gelu", mlp_bias=True, smoothing=0.1,
+    ),
+    # And most of the rest at once.
+    Shape(
+        "many_variants", "internevo", seed=14, vocab=47, hidden=16, layers=3, heads=4, kv_heads=2, head_dim=6,
+        ffn=20, norm_eps=1e-5, schedule=COSINE, norm="layer", sandwich=True, attention_bias="qkv", qk_norm=True,
+        act="gelu_pytorch_tanh", mlp_bias=True, embed_grad_scale=0.3, norm_head=True, logit_cap=4.0, window=8,
+        window_layers=(0, 1), config={"sliding_window": 8, "sliding_window_pattern": 3, "rope_layout": "interleaved"},
+        rope={"rope_theta": 10000.0, "rope_scaling": {
+            "rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32, "beta_fast": 8.0,
+            "beta_slow": 0.5, "truncate": False, "mscale": 0.8, "mscale_all_dim": 0.5}},
+    ),
+]  # fmt: skip
+
+# (RoPE as config.json has it, head_dim, max_position_embeddings, length of the row)
+ROPES = [
+    ({"rope_type": "default", "rope_theta": 10000.0}, 8, 128, 16),
+    ({"rope_type": "default", "rope_theta": 500000.0}, 6, 128, 16),
+    ({"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}, 8, 128, 16),
+    ({"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 1.0}, 8, 16, 16),
+    ({"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 1.0}, 8, 16, 40),
+    ({"rope_type": "dynamic", "rope_theta": 1000000.0, "factor": 2.0}, 12, 16, 17),
+    ({"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+      "original_max_position_embeddings": 64}, 16, 512, 16),
+    ({"rope_type": "yarn", "rope_theta": 1000000.0, "factor": 4.0, "original_max_position_embeddings": 32768},
+     128, 131072, 16),
+    ({"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 2048,
+      "beta_fast": 16.0, "beta_slow": 2.0, "truncate": False}, 64, 8192, 16),
+    ({"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 4096,
+      "mscale": 0.707, "mscale_all_dim": 1.0}, 64, 163840, 16),
+    ({"rope_type": "yarn", "rope_theta": 10000.0, "factor": 2.0, "original_max_position_embeddings": 32,
+      "attention_factor": 1.25}, 8, 64, 16),
 ]  # fmt: skip
 
 
 # Inputs.
 
 
-def initial_weights(shape: Shape, names: dict[str, torch.Size]) -> dict[str, np.ndarray]:
-    """Normal(0, 0.08) matrices and norms near one, rounded to float32."""
+def initial_weights(shape: Shape) -> dict[str, np.ndarray]:
+    """Normal(0, 0.08) matrices, norms near one (or zero, where one is added) and small biases, rounded to float32."""
     rng = np.random.default_rng(shape.seed)
 
-    def draw(size):
-        noise = rng.standard_normal(tuple(size))
-        return (0.08 * noise if len(size) == 2 else 1 + 0.05 * noise).astype(np.float32)
+    def draw(name, size):
+        noise = rng.standard_normal(size)
+        if len(size) == 2:
+            return 0.08 * noise
+        near = 0 if name.endswith(".bias") or shape.norm == "one" else 1
+        return near + 0.05 * noise
 
-    return {name: draw(size) for name, size in names.items()}
+    return {name: draw(name, size).astype(np.float32) for name, size in reference.parameters(shape).items()}
 
 
 def make_tokens(shape: Shape) -> np.ndarray:
@@ -190,48 +207,6 @@ def rows(tokens: np.ndarray, seq_len: int, first: int, count: int) -> torch.Tens
     return torch.from_numpy(np.stack(picked).astype(np.int64))
 
 
-# The second implementation: shares nothing with transformers.
-
-
-def own_logits(shape: Shape, weights: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
-    """Logits (rows, S, V) of `ids` (rows, S), in the precision of `weights`."""
-    dtype = weights["model.norm.weight"].dtype
-    length, half = ids.shape[1], shape.head_dim // 2
-    theta = shape.rope.get("rope_theta") or shape.rope["rope_parameters"]["rope_theta"]
-    factor = (shape.rope.get("rope_scaling") or {"factor": 1.0})["factor"]
-    angle = torch.tensor(
-        [[t / factor / theta ** (j / half) for j in range(half)] for t in range(length)], dtype=torch.float64
-    )
-    cos, sin = angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]
-    future = torch.triu(torch.ones(length, length, dtype=torch.bool), diagonal=1)
-
-    def norm(x, name):
-        return x / (x.square().mean(-1, keepdim=True) + shape.norm_eps).sqrt() * weights[name]
-
-    def rotate(x):  # (rows, S, heads, head_dim), the two halves are real and imaginary part
-        a, b = x[..., :half], x[..., half:]
-        return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
-
-    x = weights["model.embed_tokens.weight"][ids]
-    for i in range(shape.layers):
-        at = f"model.layers.{i}."
-        y = norm(x, at + "input_layernorm.weight")
-        q, k, v = ((y @ weights[f"{at}self_attn.{p}_proj.weight"].T).unflatten(-1, (-1, shape.head_dim)) for p in "qkv")
-        q, k = rotate(q), rotate(k)
-        heads = []
-        for n in range(shape.heads):
-            g = n // (shape.heads // shape.kv_heads)
-            scores = q[:, :, n] @ k[:, :, g].transpose(1, 2) / math.sqrt(shape.head_dim)
-            heads.append(scores.masked_fill(future, -math.inf).softmax(-1) @ v[:, :, g])
-        x = x + torch.cat(heads, -1) @ weights[at + "self_attn.o_proj.weight"].T
-        y = norm(x, at + "post_attention_layernorm.weight")
-        gate, up, down = (weights[f"{at}mlp.{p}_proj.weight"] for p in ("gate", "up", "down"))
-        g = y @ gate.T
-        x = x + (g * g.sigmoid() * (y @ up.T)) @ down.T
-    head = "model.embed_tokens.weight" if shape.tied else "lm_head.weight"
-    return norm(x, "model.norm.weight") @ weights[head].T
-
-
 # Training.
 
 
@@ -244,9 +219,9 @@ def learning_rate(schedule: dict, step: int) -> float:
     return low + (lr - low) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (schedule["steps"] - warmup)))
 
 
-def summed_loss(logits_of, sequences: torch.Tensor) -> torch.Tensor:
-    logits = logits_of(sequences[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1), sequences[:, 1:].flatten(), reduction="sum")
+def summed_loss(logits_of, sequences: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    logits, labels = logits_of(sequences[:, :-1]).flatten(0, 1), sequences[:, 1:].flatten()
+    return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
 
 
 def train(shape: Shape, params: dict[str, torch.Tensor], logits_of, tokens: np.ndarray) -> dict:
@@ -267,7 +242,8 @@ def train(shape: Shape, params: dict[str, torch.Tensor], logits_of, tokens: np.n
         loss = 0.0
         for micro in range(MICRO_BATCHES):
             first = step * STEP_ROWS + micro * MICRO_BATCH_SIZE
-            part = summed_loss(logits_of, rows(tokens, shape.seq_len, first, MICRO_BATCH_SIZE)) / labels
+            sequences = rows(tokens, shape.seq_len, first, MICRO_BATCH_SIZE)
+            part = summed_loss(logits_of, sequences, shape.smoothing) / labels
             part.backward()
             loss += part.item()
         if step == 0:
@@ -295,23 +271,44 @@ def worst(got: dict, want: dict) -> float:
     return max(((got[n].double() - w).abs().max() / w.abs().max()).item() for n, w in want.items())
 
 
-def check_against_own(shape: Shape, weights: dict, golden: dict, logits: torch.Tensor, tokens: np.ndarray) -> None:
-    """Two implementations agree in float64; and says how far float32 is from it."""
+def reference_run(shape: Shape, weights: dict, tokens: np.ndarray, dtype) -> tuple[torch.Tensor, dict]:
+    """Logits of the first row, and the training, by reference.py."""
+    params = {n: torch.tensor(w, dtype=dtype, requires_grad=True) for n, w in weights.items()}
+    logits_of = lambda ids: reference.logits(shape, params, ids)
+    with torch.no_grad():
+        first = logits_of(rows(tokens, shape.seq_len, 0, 1)[:, :-1])[0]
+    return first, train(shape, params, logits_of, tokens)
 
-    def own_run(dtype):
-        params = {n: torch.tensor(w, dtype=dtype, requires_grad=True) for n, w in weights.items()}
-        logits_of = lambda ids: own_logits(shape, params, ids)
-        with torch.no_grad():
-            first = logits_of(rows(tokens, shape.seq_len, 0, 1)[:, :-1])[0]
-        return first, train(shape, params, logits_of, tokens)
 
-    first, run = own_run(torch.float64)
+def transformers_run(shape: Shape, config, weights: dict, tokens: np.ndarray) -> tuple[torch.Tensor, dict]:
+    """The same by a class of transformers."""
+    model = build(config)
+    params = dict(model.named_parameters())
+    assert {n: tuple(p.shape) for n, p in params.items()} == reference.parameters(shape)
+    params = {name: params[name] for name in weights}
+    with torch.no_grad():
+        for name, p in params.items():
+            p.copy_(torch.from_numpy(weights[name]))
+    table, stretch = rope_table(model.config)
+    assert torch.allclose(model.model.rotary_emb.inv_freq, table, rtol=0, atol=0)
+    logits_of = lambda ids: model(ids).logits
+    with torch.no_grad():
+        first = logits_of(rows(tokens, shape.seq_len, 0, 1)[:, :-1])[0]
+    return first, train(shape, params, logits_of, tokens)
+
+
+def check_against_reference(shape: Shape, weights: dict, golden: dict, logits: torch.Tensor, tokens: np.ndarray):
+    """Two implementations agree in float64."""
+    first, run = reference_run(shape, weights, tokens, torch.float64)
     assert (first - logits).abs().max() < 1e-12, "the two implementations disagree on the logits"
     assert worst(run["grads"], golden["grads"]) < 1e-10, "the two implementations disagree on the gradients"
     # Adam divides by the root of a squared gradient, so a tiny gradient's rounding error is magnified.
     assert worst(run["final"], golden["final"]) < 1e-6, "the two implementations disagree after training"
 
-    first, run = own_run(torch.float32)
+
+def check_float32(shape: Shape, weights: dict, golden: dict, logits: torch.Tensor, tokens: np.ndarray) -> None:
+    """How far float32 is from the golden run."""
+    first, run = reference_run(shape, weights, tokens, torch.float32)
     relative = lambda key: max(abs(a - b) / b for a, b in zip(run[key], golden[key]))
     strays = {
         "logits": (first - logits).abs().max().item(),
@@ -339,11 +336,11 @@ def check_fused(shape: Shape, weights: dict, fused: dict) -> None:
 
 
 def check_opens(folder: Path, tokens: np.ndarray, seq_len: int, logits: torch.Tensor) -> None:
-    """transformers reads the folder as it lies there (LLaMA family only) and computes the same."""
+    """transformers reads the folder as it lies there and computes the same."""
     with torch.no_grad():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         weights = {n: p.detach().numpy() for n, p in model.named_parameters()}
-        model = build_llama(model.config)
+        model = build(model.config)
         for name, p in model.named_parameters():
             p.copy_(torch.from_numpy(weights[name]))
         again = model(rows(tokens, seq_len, 0, 1)[:, :-1]).logits[0]
@@ -353,47 +350,13 @@ def check_opens(folder: Path, tokens: np.ndarray, seq_len: int, logits: torch.Te
 # Writing.
 
 
-def internlm2_tensors(shape: Shape, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """LLaMA tensors under InternLM2's names, with q, k, v fused by kv head."""
-    out = {
-        "model.tok_embeddings.weight": weights["model.embed_tokens.weight"],
-        "model.norm.weight": weights["model.norm.weight"],
-        "output.weight": weights["lm_head.weight"],
-    }
-    renamed = {
-        "attention.wo": "self_attn.o_proj",
-        "attention_norm": "input_layernorm",
-        "ffn_norm": "post_attention_layernorm",
-        "feed_forward.w1": "mlp.gate_proj",
-        "feed_forward.w3": "mlp.up_proj",
-        "feed_forward.w2": "mlp.down_proj",
-    }
-    for i in range(shape.layers):
-        at = f"model.layers.{i}."
-        for theirs, llama in renamed.items():
-            out[f"{at}{theirs}.weight"] = weights[f"{at}{llama}.weight"]
-        # (kv head, heads of this kind in the group, head_dim, hidden)
-        split = (shape.kv_heads, -1, shape.head_dim, shape.hidden)
-        q, k, v = (weights[f"{at}self_attn.{p}_proj.weight"].reshape(split) for p in "qkv")
-        out[f"{at}attention.wqkv.weight"] = np.concatenate((q, k, v), axis=1).reshape(-1, shape.hidden)
-    return out
-
-
 def make(shape: Shape) -> None:
-    model = build_llama(shape.llama_config())
-    params = dict(model.named_parameters())
-    assert ("lm_head.weight" in params) != shape.tied
-    weights = initial_weights(shape, {name: p.shape for name, p in params.items()})
-    with torch.no_grad():
-        for name, p in params.items():
-            p.copy_(torch.from_numpy(weights[name]))
-    assert torch.allclose(model.model.rotary_emb.inv_freq, rope_table(model.config), rtol=0, atol=0)
-
-    tokens = make_tokens(shape)
-    logits_of = lambda ids: model(ids).logits
-    with torch.no_grad():
-        logits = logits_of(rows(tokens, shape.seq_len, 0, 1)[:, :-1])[0]
-    run = train(shape, params, logits_of, tokens)
+    weights, tokens = initial_weights(shape), make_tokens(shape)
+    config = families.transformers_config(shape)
+    if config:
+        logits, run = transformers_run(shape, config, weights, tokens)
+    else:
+        logits, run = reference_run(shape, weights, tokens, torch.float64)
     assert run["eval_loss"] < 0.9 * run["initial_eval_loss"], "nothing was learnt"
 
     folder = OUT / shape.name
@@ -406,8 +369,8 @@ def make(shape: Shape) -> None:
         save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, folder / name, metadata={"format": "pt"})
         (folder / name).chmod(0o644)
 
-    named = weights if shape.family == "llama" else internlm2_tensors(shape, weights)
-    write_json("config.json", shape.config_json())
+    named = families.tensors(shape, weights)
+    write_json("config.json", families.config_json(shape))
     save("model.safetensors", named)
     (folder / "tokens.bin").write_bytes(tokens.tobytes())
     write_json(
@@ -419,6 +382,7 @@ def make(shape: Shape) -> None:
             "schedule": shape.schedule,
             "adam": {"beta1": BETAS[0], "beta2": BETAS[1], "eps": EPS, "weight_decay": WEIGHT_DECAY},
             "clip": CLIP,
+            **({"label_smoothing": shape.smoothing} if shape.smoothing else {}),
             "eval_rows": EVAL_ROWS,
             **{k: run[k] for k in ("lrs", "losses", "grad_norms", "initial_eval_loss", "eval_loss")},
         },
@@ -437,11 +401,26 @@ def make(shape: Shape) -> None:
     print("  losses", *(f"{x:.4f}" for x in run["losses"]))
     print(f"  eval   {run['initial_eval_loss']:.4f} -> {run['eval_loss']:.4f}")
     print("  norms ", *(f"{x:.4f}" for x in run["grad_norms"]))
-    check_against_own(shape, weights, run, logits, tokens)
-    if shape.family == "llama":
+    check_float32(shape, weights, run, logits, tokens)
+    if config:
+        check_against_reference(shape, weights, run, logits, tokens)
+    if shape.family in families.CLASSES:
         check_opens(folder, tokens, shape.seq_len, logits)
-    else:
+    if shape.family == "internlm2":
         check_fused(shape, weights, named)
+
+
+def make_ropes() -> None:
+    out = []
+    for rope, head_dim, max_positions, length in ROPES:
+        config = LlamaConfig(
+            hidden_size=head_dim, num_attention_heads=1, rope_parameters=rope, max_position_embeddings=max_positions
+        )
+        table, attention_factor = rope_table(config, length)
+        case = {"rope": rope, "head_dim": head_dim, "max_positions": max_positions, "length": length}
+        out.append({**case, "frequencies": table.tolist(), "attention_factor": attention_factor})
+    ROPE.parent.mkdir(parents=True, exist_ok=True)
+    ROPE.write_text(json.dumps(out, indent=1) + "\n")
 
 
 def main() -> None:
@@ -455,6 +434,7 @@ def main() -> None:
     for shape in MODELS:
         if shape.name in wanted:
             make(shape)
+    make_ropes()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,22 @@ integers are U32. `d<x>` is the gradient of sum(<output> * d<output>) in x. Matr
                  default (4): theta 1e4, head_dim 8;  linear (4): the same, factor 2;
                  llama3 (32): theta 5e5, head_dim 64, factor 8, low 1, high 4, original length 8192
 
+  rmsnorm_offset    as rmsnorm, with 1 + w in the place of w
+  layernorm         x (7,13), w, b (13), dy -> y, dx, dw, db    eps 1e-5
+  head_norm         x (5,30), w (2,6), dy -> y, dx, dw          3 query, 1 key, 1 value head of 6; every query head
+                    and every key head is rms-normalised, by the first and by the second row of w; values pass
+  unit_rows         w (6,7), dy -> y, dw                        y = w / max(|w|, 1e-12), by rows
+  gelu, gelu_tanh   h (41), ds -> s, dh
+  rope_interleaved  as rope, but the pair (2j, 2j + 1) turns
+  attention_window, attention_cap, attention_alibi, attention_all
+                    as attention, segments 0..4, 4..13. One way of making scores each, and all of them:
+                    window: 4 query, 2 kv heads of 4; token i sees j > i - 3 only;  cap: the same heads, 1.5 tanh(s / 1.5)
+                    alibi: 12 query, 3 kv heads of 2; s - slope (i - j);
+                    all: 3 query, 1 kv heads of 4; scale 0.8, cap 2, window 5, alibi
+  cross_entropy_smoothed, cross_entropy_capped
+                    as cross_entropy, label smoothing 0.1; the second of logits 2.5 tanh(z / 2.5). nll (1) is the sum
+                    without smoothing.
+
 Where PyTorch has the operation built in, the plain formula written here is checked against it.
 """
 
@@ -72,10 +88,10 @@ def same(a: torch.Tensor, b: torch.Tensor) -> None:
     assert (a - b).abs().max() < 1e-13
 
 
-def rmsnorm():
+def rmsnorm(offset=0.0):
     x, w = draw(7, 13), draw(13)
-    y = w * x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    same(y, F.rms_norm(x, (13,), w, 1e-5))
+    y = (offset + w) * x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    same(y, F.rms_norm(x, (13,), offset + w, 1e-5))
     dy = backward(y)
     return dict(x=x, w=w, y=y, dy=dy, dx=x.grad, dw=w.grad)
 
@@ -94,6 +110,39 @@ def embedding():
     return dict(ids=u32(ids), w=w, y=y, dy=dy, dw=w.grad)
 
 
+def layernorm():
+    x, w, b = draw(7, 13), draw(13), draw(13)
+    centered = x - x.mean(-1, keepdim=True)
+    y = centered / (centered.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w + b
+    same(y, F.layer_norm(x, (13,), w, b, 1e-5))
+    dy = backward(y)
+    return dict(x=x, w=w, b=b, y=y, dy=dy, dx=x.grad, dw=w.grad, db=b.grad)
+
+
+def head_norm(heads=3, kv_heads=1, head_dim=6):
+    x, w = draw(5, (heads + 2 * kv_heads) * head_dim), draw(2, head_dim)
+    q, k, v = x.unflatten(-1, (-1, head_dim)).split([heads, kv_heads, kv_heads], dim=1)
+    q, k = (F.rms_norm(part, (head_dim,), w[i], 1e-5) for i, part in enumerate((q, k)))
+    y = torch.cat((q, k, v), 1).flatten(1)
+    dy = backward(y)
+    return dict(x=x, w=w, y=y, dy=dy, dx=x.grad, dw=w.grad)
+
+
+def unit_rows():
+    w = draw(6, 7)
+    y = F.normalize(w, eps=1e-12)
+    same(y, w / w.square().sum(-1, keepdim=True).sqrt())
+    dy = backward(y)
+    return dict(w=w, y=y, dy=dy, dw=w.grad)
+
+
+def gelu(approximate):
+    h = draw(41, scale=2.0)
+    s = F.gelu(h, approximate=approximate)
+    ds = backward(s)
+    return dict(h=h, s=s, ds=ds, dh=h.grad)
+
+
 def rope(heads=3, kv_heads=1, head_dim=10, theta=1e4):
     positions = [0, 1, 2, 0, 1, 2]
     qkv = draw(len(positions), (heads + 2 * kv_heads) * head_dim)
@@ -104,6 +153,54 @@ def rope(heads=3, kv_heads=1, head_dim=10, theta=1e4):
     y = torch.cat((torch.cat((a * cos - b * sin, b * cos + a * sin), -1), value), 1).flatten(1)
     dy = backward(y)
     return dict(qkv=qkv, positions=u32(positions), y=y, dy=dy, dx=qkv.grad)
+
+
+def rope_interleaved(heads=3, kv_heads=1, head_dim=10, theta=1e4):
+    """By complex numbers: the pair (a, b) is a + ib, and turning is a product."""
+    positions = [5, 1, 2, 0, 7, 2]
+    qkv = draw(len(positions), (heads + 2 * kv_heads) * head_dim)
+    angle = torch.tensor(positions)[:, None] * theta ** (-torch.arange(0, head_dim, 2).double() / head_dim)
+    turned, value = qkv.unflatten(-1, (-1, head_dim)).split([heads + kv_heads, kv_heads], dim=1)
+    numbers = torch.view_as_complex(turned.unflatten(-1, (-1, 2)).contiguous())
+    turned = torch.view_as_real(numbers * torch.polar(torch.ones_like(angle), angle)[:, None]).flatten(-2)
+    y = torch.cat((turned, value), 1).flatten(1)
+    dy = backward(y)
+    return dict(qkv=qkv, positions=u32(positions), y=y, dy=dy, dx=qkv.grad)
+
+
+def alibi_slopes(heads):
+    """Press et al. 2022: a geometric sequence; between powers of two, every other one of the next sequence."""
+
+    def of_power(n):
+        return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
+
+    power = 2 ** (heads.bit_length() - 1)
+    return torch.tensor(of_power(power) + of_power(2 * power)[::2][: heads - power], dtype=torch.float64)
+
+
+def attention_scores(heads, kv_heads, head_dim, scale=None, cap=None, window=None, alibi=False):
+    cu_seqlens = [0, 4, 13]
+    qkv = draw(cu_seqlens[-1], (heads + 2 * kv_heads) * head_dim)
+    q, k, v = qkv.unflatten(-1, (-1, head_dim)).split([heads, kv_heads, kv_heads], dim=1)
+    scale, slopes = scale or head_dim**-0.5, alibi_slopes(heads) * alibi
+    outs, lses = [], []
+    for start, end in zip(cu_seqlens, cu_seqlens[1:]):
+        sq, sk, sv = (part[start:end].transpose(0, 1) for part in (q, k, v))
+        sk, sv = (part.repeat_interleave(heads // kv_heads, dim=0) for part in (sk, sv))
+        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        hidden = (distance < 0) | (distance >= (window or end))
+        scores = scale * sq @ sk.transpose(1, 2)
+        scores = cap * (scores / cap).tanh() if cap else scores
+        scores = (scores - slopes[:, None, None] * distance).masked_fill(hidden, -torch.inf)
+        outs.append((scores.softmax(-1) @ sv).transpose(0, 1).flatten(1))
+        lses.append(scores.logsumexp(-1))
+        if not cap:
+            mask = (-slopes[:, None, None] * distance).masked_fill(hidden, -torch.inf)
+            builtin = F.scaled_dot_product_attention(sq[None], sk[None], sv[None], attn_mask=mask[None], scale=scale)[0]
+            same(outs[-1], builtin.transpose(0, 1).flatten(1))
+    o, lse = torch.cat(outs), torch.cat(lses, dim=1)
+    do = backward(o)
+    return dict(qkv=qkv, cu_seqlens=u32(cu_seqlens), o=o, lse=lse, do=do, dqkv=qkv.grad)
 
 
 def attention(heads, kv_heads, head_dim):
@@ -141,6 +238,18 @@ def cross_entropy():
     same(loss, F.cross_entropy(logits, signed, reduction="sum"))
     (loss / 4).backward()
     return dict(logits=logits, labels=u32(labels), loss=loss.reshape(1), dlogits=logits.grad)
+
+
+def cross_entropy_with(smoothing, cap=None):
+    logits, labels = draw(6, 17, scale=3.0), [3, MASKED, 16, 0, MASKED, 3]
+    signed = torch.tensor([-100 if label == MASKED else label for label in labels])
+    z = cap * (logits / cap).tanh() if cap else logits
+    loss = F.cross_entropy(z, signed, reduction="sum", label_smoothing=smoothing)
+    nll = F.cross_entropy(z, signed, reduction="sum")
+    (loss / 4).backward()
+    return dict(
+        logits=logits, labels=u32(labels), loss=loss.reshape(1), nll=nll.reshape(1), dlogits=logits.grad
+    )
 
 
 def adamw(step=3, clip_scale=0.7):
@@ -194,6 +303,19 @@ def main() -> None:
         "cross_entropy": cross_entropy(),
         "adamw": adamw(),
         "rope_table": rope_tables(),
+        "rmsnorm_offset": rmsnorm(offset=1.0),
+        "layernorm": layernorm(),
+        "head_norm": head_norm(),
+        "unit_rows": unit_rows(),
+        "gelu": gelu("none"),
+        "gelu_tanh": gelu("tanh"),
+        "rope_interleaved": rope_interleaved(),
+        "attention_window": attention_scores(heads=4, kv_heads=2, head_dim=4, window=3),
+        "attention_cap": attention_scores(heads=4, kv_heads=2, head_dim=4, cap=1.5),
+        "attention_alibi": attention_scores(heads=12, kv_heads=3, head_dim=2, alibi=True),
+        "attention_all": attention_scores(heads=3, kv_heads=1, head_dim=4, scale=0.8, cap=2.0, window=5, alibi=True),
+        "cross_entropy_smoothed": cross_entropy_with(smoothing=0.1),
+        "cross_entropy_capped": cross_entropy_with(smoothing=0.1, cap=2.5),
     }
     tensors = {}
     for op, parts in ops.items():

@@ -18,7 +18,7 @@ pub struct Args {
 
 const NEEDS: &[&str] = &["torch", "transformers>=5", "safetensors", "numpy"];
 const SCRIPTS: [&str; 2] = ["op_goldens.py", "goldens.py"];
-const FOLDERS: [&str; 2] = ["backend/tests/goldens", "internevo/tests/goldens"];
+const FOLDERS: [&str; 3] = ["backend/tests/goldens", "internevo/tests/goldens", "model/tests/goldens"];
 
 pub fn main(root: &Path, args: &Args) -> Result<()> {
     let python = Python::find(args.python.as_deref());

@@ -1,6 +1,9 @@
 //! `cargo xtask`: the jobs of this repository that are not `cargo build` or `cargo test`. One file a job.
 mod code;
+mod families;
+mod fine_tune;
 mod goldens;
+mod mutants;
 mod python;
 mod real_model;
 mod suites;
@@ -33,7 +36,12 @@ enum Job {
     /// `python3`, or what the environment variable INTERNEVO_PYTHON names.
     Suites,
     Goldens(goldens::Args),
+    /// Put mistakes into the CPU kernels, one at a time, and fail if the tests of `backend` miss one
+    ///
+    /// In a copy of the repository, target/mutants. Prints which test caught it; takes some ten minutes.
+    Mutants,
     RealModel(real_model::Args),
+    FineTune(fine_tune::Args),
 }
 
 fn main() -> ExitCode {
@@ -42,7 +50,9 @@ fn main() -> ExitCode {
         Job::Tidy => tidy::main(&root),
         Job::Suites => suites::main(&root),
         Job::Goldens(args) => goldens::main(&root, args),
+        Job::Mutants => mutants::main(&root),
         Job::RealModel(args) => real_model::main(&root, args),
+        Job::FineTune(args) => fine_tune::main(&root, args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,21 +28,31 @@ const CONVERSION: &[&str] = &["torch", "transformers>=5", "safetensors", "tokeni
 const TOLERANCE: f64 = 1e-4;
 
 pub fn main(root: &Path, args: &Args) -> Result<()> {
+    let folder = ready(root, args)?;
+    let python = interpreter(root, args, TRANSFORMERS)?;
+    let internevo = build(root)?;
+    let results = [smollm2(&internevo, root, &folder), trained_checkpoint(&internevo, root, &python)];
+    results.into_iter().collect()
+}
+
+/// The folder of the model, which is made if it is not there.
+pub fn ready(root: &Path, args: &Args) -> Result<PathBuf> {
     let folder = args.dir.clone().unwrap_or_else(|| default_folder(root));
-    let converted = is_converted(&folder);
-    let needs = if converted { TRANSFORMERS } else { CONVERSION };
+    if !is_converted(&folder) {
+        let python = interpreter(root, args, CONVERSION)?;
+        println!("making {} of SmolLM2-135M", folder.display());
+        quietly(python.script(root, "smollm2.py").arg(&folder))?;
+    }
+    Ok(folder)
+}
+
+fn interpreter(root: &Path, args: &Args, needs: &'static [&'static str]) -> Result<Python> {
     let python = match &args.python {
         Some(_) => Python::find(args.python.as_deref()),
         None => Python::environment(&scratch(root).join("venv"), needs)?,
     };
     python.require(needs)?;
-    if !converted {
-        println!("making {} of SmolLM2-135M", folder.display());
-        quietly(python.script(root, "smollm2.py").arg(&folder))?;
-    }
-    let internevo = build(root)?;
-    let results = [smollm2(&internevo, root, &folder), trained_checkpoint(&internevo, root, &python)];
-    results.into_iter().collect()
+    Ok(python)
 }
 
 fn scratch(root: &Path) -> PathBuf {

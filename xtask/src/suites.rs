@@ -1,6 +1,6 @@
 //! `cargo xtask suites`: the tests that need more than Cargo, where it is there.
 use crate::python::{Python, TRANSFORMERS};
-use crate::real_model;
+use crate::{families, real_model};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::time::Instant;
@@ -13,6 +13,7 @@ struct Suite {
 }
 
 const SUITES: &[Suite] = &[
+    Suite { name: "families", skipped: |_, python| python.lacks(families::NEEDS), run: families::main },
     Suite {
         name: "trained-checkpoint",
         skipped: |_, python| python.lacks(TRANSFORMERS),

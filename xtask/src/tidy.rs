@@ -18,8 +18,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("schedule", &["plan"]),
     ("exec", &["schedule"]),
     ("data", &[]),
+    ("pyconfig", &[]),
     ("checkpoint", &["plan"]),
-    ("internevo", &["exec", "data", "checkpoint"]),
+    ("internevo", &["exec", "data", "checkpoint", "pyconfig"]),
     ("xtask", &[]),
 ];
 

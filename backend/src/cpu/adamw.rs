@@ -13,21 +13,20 @@ const TILE: usize = 1 << 12;
 /// What does not change from step to step.
 pub struct Config {
     pub beta1: f64,
-    pub beta2: f64,
     pub eps: f64,
     pub weight_decay: f64,
 }
 
-/// g, norm (3) as `grad_norm` wrote it, hyper (3) = [lr, 1 - β₁ᵗ, 1 - β₂ᵗ] -> p, m, v in place
+/// g, norm (3) as `grad_norm` wrote it, hyper (4) = [lr, 1 - β₁ᵗ, 1 - β₂ᵗ, β₂] -> p, m, v in place
 pub fn step<E: Real>(g: &[E], norm: &[f64], hyper: &[f64], p: &mut [E], m: &mut [E], v: &mut [E], config: Config) {
     assert_eq!([p.len(), m.len(), v.len()], [g.len(); 3]);
     let (clip, take_step) = (E::of(norm[1]), norm[2] != 0.0);
     if !take_step {
         return;
     }
-    let [lr, correction1, correction2] = *hyper else { panic!("hyper has {} numbers", hyper.len()) };
+    let [lr, correction1, correction2, beta2] = *hyper else { panic!("hyper has {} numbers", hyper.len()) };
     let (beta1, rest1) = (E::of(config.beta1), E::of(1.0 - config.beta1));
-    let (beta2, rest2) = (E::of(config.beta2), E::of(1.0 - config.beta2));
+    let (beta2, rest2) = (E::of(beta2), E::of(1.0 - beta2));
     let (decay, eps) = (E::of(1.0 - lr * config.weight_decay), E::of(config.eps));
     let (rate, root) = (E::of(lr / correction1), E::of(1.0 / correction2.sqrt()));
 

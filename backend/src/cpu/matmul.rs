@@ -55,8 +55,8 @@ pub fn matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, scale: E, acc: bool) {
     unsafe { product(c.as_mut_ptr(), n, a, b, scale, acc) }
 }
 
-/// c (m, n) = a b, or c += a b; a (m, k), b (k, n). By all workers.
-pub fn par_matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, acc: bool) {
+/// c (m, n) = scale a b, or c += scale a b; a (m, k), b (k, n). By all workers.
+pub fn par_matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, scale: E, acc: bool) {
     let (m, n) = (a.shape[0], b.shape[1]);
     assert_eq!(c.len(), m * n);
     let across = n.div_ceil(COLS);
@@ -67,7 +67,7 @@ pub fn par_matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, acc: bool) {
         let (a, b) = (a.rows(i, rows.min(m - i)), b.t().rows(j, COLS.min(n - j)).t());
         // SAFETY: rows i.. and columns j.. of c, as many as a has rows and b columns, are inside c, whose rows are n
         // apart; tiles are disjoint, and c is ours alone until all of them are done.
-        unsafe { product(c.load(Ordering::Relaxed).add(i * n + j), n, a, b, E::ONE, acc) }
+        unsafe { product(c.load(Ordering::Relaxed).add(i * n + j), n, a, b, scale, acc) }
     });
 }
 

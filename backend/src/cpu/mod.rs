@@ -4,19 +4,27 @@
 //! written once over `real::Real`, so that the f64 instance can be checked against finite differences and the f32 one
 //! against it. Work is cut into tiles by shape, never by the number of threads, and what crosses tiles is added in tile
 //! order: the bits of a result do not depend on who computed it. All that is unsafe stands in `matmul`.
+mod activation;
 mod adamw;
 mod attention;
+mod bias;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
 mod grad_norm;
+mod head_norm;
+mod layernorm;
 mod linear;
 mod matmul;
+mod nonlinearity;
 mod real;
 mod reduce;
 mod rmsnorm;
 mod rope;
-mod swiglu;
+mod storage;
+mod unit_rows;
+
+use storage::Store;
 
 use crate::{Access, Arena, Backend, DType, Loan, Mark, Op, Region, Sizes, View};
 
@@ -40,81 +48,107 @@ impl Cpu {
 /// Every operation, on the thread pool.
 fn run(arena: &mut Arena, op: Op) {
     /// `kernel!(x => rmsnorm::forward([x, w], [y, rstd], eps))` calls `rmsnorm::forward(x, w, y, rstd, eps)` on slices,
-    /// over the float type of the view `x`.
+    /// over the float type of the view `x`, or f32 where that is only stored in less: see `storage`.
     macro_rules! kernel {
         ($like:ident => $file:ident::$f:ident([$($r:ident),*], [$($w:ident),*] $(, $arg:expr)*)) => {{
             let dtype = $like.dtype;
             let ([$($r),*], [$($w),*]) = arena.resolve([$($r),*], [$($w),*]);
             match dtype {
-                DType::F32 => $file::$f::<f32>($($r.of(),)* $($w.of(),)* $($arg),*),
-                DType::F64 => $file::$f::<f64>($($r.of(),)* $($w.of(),)* $($arg),*),
+                DType::F32 | DType::BF16 | DType::F16 => {
+                    $file::$f::<f32>($(&Store::read($r),)* $(&mut Store::write($w),)* $($arg),*)
+                }
+                DType::F64 => $file::$f::<f64>($(&Store::read($r),)* $(&mut Store::write($w),)* $($arg),*),
                 DType::U32 => panic!("{op:?} has no integer kernel"),
             }
         }};
     }
     match op {
         Op::Fill { y, value } => kernel!(y => elementwise::fill([], [y], value)),
-        Op::Copy { x, y } => {
-            assert_eq!((x.dtype, x.len), (y.dtype, y.len), "{op:?}");
+        Op::Copy { x, y } if x.dtype == y.dtype => {
+            assert_eq!(x.len, y.len, "{op:?}");
             let ([x], [y]) = arena.resolve([x], [y]);
             elementwise::copy(x.bytes(), y.bytes())
         }
+        Op::Copy { x, y } => kernel!(x => elementwise::convert([x], [y])),
         Op::Add { x, y } => kernel!(x => elementwise::add([x], [y])),
-        Op::TakeRows { rows, x, y, d } => kernel!(x => embedding::forward([rows, x], [y], d)),
+        Op::TakeRows { rows, x, y, d } => kernel!(x => embedding::forward([rows, x], [y], d, 1.0)),
 
-        Op::Embedding { ids, w, y, d } => kernel!(w => embedding::forward([ids, w], [y], d)),
-        Op::EmbeddingBackward { ids, dy, dw, d, acc } => {
-            kernel!(dy => embedding::backward([ids, dy], [dw], d, acc))
+        Op::Embedding { ids, w, y, d, scale } => kernel!(w => embedding::forward([ids, w], [y], d, scale)),
+        Op::EmbeddingBackward { ids, dy, dw, d, scale, acc } => {
+            kernel!(dy => embedding::backward([ids, dy], [dw], d, scale, acc))
         }
 
         Op::Linear { x, w, y, dims, acc } => kernel!(x => linear::forward([x, w], [y], dims, acc)),
         Op::LinearBackwardInput { dy, w, dx, dims } => {
             kernel!(dy => linear::backward_input([dy, w], [dx], dims))
         }
-        Op::LinearBackwardWeight { dy, x, dw, dims, acc } => {
-            kernel!(dy => linear::backward_weight([dy, x], [dw], dims, acc))
+        Op::LinearBackwardWeight { dy, x, dw, dims, scale, acc } => {
+            kernel!(dy => linear::backward_weight([dy, x], [dw], dims, scale, acc))
+        }
+        Op::AddBias { b, y } => kernel!(y => bias::add([b], [y])),
+        Op::BiasBackward { dy, db, acc } => kernel!(dy => bias::backward([dy], [db], acc)),
+
+        Op::RmsNorm { x, w, y, rstd, eps, offset } => kernel!(x => rmsnorm::forward([x, w], [y, rstd], eps, offset)),
+        Op::RmsNormBackward { x, w, rstd, dy, dx, dw, offset, acc } => {
+            kernel!(x => rmsnorm::backward([x, w, rstd, dy], [dx, dw], offset, acc))
+        }
+        Op::LayerNorm { x, w, b, y, stats, eps } => kernel!(x => layernorm::forward([x, w, b], [y, stats], eps)),
+        Op::LayerNormBackward { x, w, stats, dy, dx, dw, db, acc } => {
+            kernel!(x => layernorm::backward([x, w, stats, dy], [dx, dw, db], acc))
+        }
+        Op::HeadNorm { x, w, y, rstd, heads, eps } => {
+            kernel!(x => head_norm::forward([x, w], [y, rstd], heads, eps))
+        }
+        Op::HeadNormBackward { x, w, rstd, dqkv, dw, heads, acc } => {
+            kernel!(x => head_norm::backward([x, w, rstd], [dqkv, dw], heads, acc))
+        }
+        Op::UnitRows { w, y, norms, d } => kernel!(w => unit_rows::forward([w], [y, norms], d)),
+        Op::UnitRowsBackward { y, norms, dy, dw, d, scale, acc } => {
+            kernel!(y => unit_rows::backward([y, norms, dy], [dw], d, scale, acc))
         }
 
-        Op::RmsNorm { x, w, y, rstd, eps } => kernel!(x => rmsnorm::forward([x, w], [y, rstd], eps)),
-        Op::RmsNormBackward { x, w, rstd, dy, dx, dw, acc } => {
-            kernel!(x => rmsnorm::backward([x, w, rstd, dy], [dx, dw], acc))
+        Op::Rope { qkv, positions, table, heads, pairs, inverse } => {
+            kernel!(table => rope::rotate([positions, table], [qkv], heads, pairs, inverse))
         }
 
-        Op::Rope { qkv, positions, table, heads, inverse } => {
-            kernel!(table => rope::rotate([positions, table], [qkv], heads, inverse))
+        Op::Attention { qkv, cu_seqlens, o, lse, heads, scores } => {
+            kernel!(qkv => attention::forward([qkv, cu_seqlens], [o, lse], heads, scores))
+        }
+        Op::AttentionBackward { qkv, cu_seqlens, o, lse, d_o, dqkv, heads, scores } => {
+            kernel!(qkv => attention::backward([qkv, cu_seqlens, o, lse, d_o], [dqkv], heads, scores))
+        }
+        Op::AttentionCached { qkv, span, cache, o, heads, scores } => {
+            kernel!(qkv => attention::cached([qkv, span], [cache, o], heads, scores))
         }
 
-        Op::Attention { qkv, cu_seqlens, o, lse, heads } => {
-            kernel!(qkv => attention::forward([qkv, cu_seqlens], [o, lse], heads))
-        }
-        Op::AttentionBackward { qkv, cu_seqlens, o, lse, d_o, dqkv, heads } => {
-            kernel!(qkv => attention::backward([qkv, cu_seqlens, o, lse, d_o], [dqkv], heads))
-        }
-        Op::AttentionCached { qkv, span, cache, o, heads } => {
-            kernel!(qkv => attention::cached([qkv, span], [cache, o], heads))
-        }
-
-        Op::SwiGlu { h, s, f } => kernel!(h => swiglu::forward([h], [s], f)),
-        Op::SwiGluBackward { h, ds, dh, f } => kernel!(h => swiglu::backward([h, ds], [dh], f)),
+        Op::Gated { h, s, f, by } => kernel!(h => activation::gated([h], [s], f, by)),
+        Op::GatedBackward { h, ds, dh, f, by } => kernel!(h => activation::gated_backward([h, ds], [dh], f, by)),
+        Op::Activation { h, s, by } => kernel!(h => activation::plain([h], [s], by)),
+        Op::ActivationBackward { h, ds, dh, by } => kernel!(h => activation::plain_backward([h, ds], [dh], by)),
 
         Op::CountLabels { labels, count, acc } => {
             let ([labels], [count]) = arena.resolve([labels], [count]);
             cross_entropy::count_labels(labels.of(), count.of(), acc)
         }
-        Op::CrossEntropy { labels, count, logits, loss, v } => {
-            kernel!(logits => cross_entropy::forward_backward([labels, count], [logits, loss], v))
+        Op::CrossEntropy { labels, types, count, scale, logits, stats, v, with } => {
+            kernel!(logits => cross_entropy::forward_backward([labels, types, count, scale], [logits, stats], v, with))
         }
-        Op::CrossEntropyLoss { labels, logits, loss, v } => {
-            kernel!(logits => cross_entropy::forward([labels, logits], [loss], v))
+        Op::CrossEntropyLoss { labels, types, logits, stats, v, cap } => {
+            kernel!(logits => cross_entropy::forward([labels, types, logits], [stats], v, cap))
         }
+        Op::SoftCap { z, cap } => kernel!(z => elementwise::cap([], [z], cap)),
 
         Op::SumSquares { x, sums, chunk } => kernel!(x => grad_norm::sum_squares([x], [sums], chunk)),
-        Op::GradNorm { sums, count, norm, max_norm } => {
-            let ([sums, count], [norm]) = arena.resolve([sums, count], [norm]);
-            grad_norm::grad_norm(sums.of(), count.of(), norm.of(), max_norm)
+        Op::GradNorm { sums, count, scale, norm, max_norm } => {
+            let ([sums, count, scale], [norm]) = arena.resolve([sums, count, scale], [norm]);
+            grad_norm::grad_norm(sums.of(), count.of(), scale.of(), norm.of(), max_norm)
         }
-        Op::AdamW { g, norm, hyper, p, m, v, beta1, beta2, eps, weight_decay } => {
-            let config = adamw::Config { beta1, beta2, eps, weight_decay };
+        Op::LossScale { norm, scale, rule } => {
+            let ([norm], [scale]) = arena.resolve([norm], [scale]);
+            grad_norm::loss_scale(norm.of(), scale.of(), rule)
+        }
+        Op::AdamW { g, norm, hyper, p, m, v, beta1, eps, weight_decay } => {
+            let config = adamw::Config { beta1, eps, weight_decay };
             kernel!(g => adamw::step([g, norm, hyper], [p, m, v], config))
         }
     }

@@ -1,9 +1,9 @@
 //! The numbers that kernels are written over: f32 to train, f64 to check.
-use crate::Element;
+use super::storage::Store;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
 
 pub trait Real:
-    Element
+    Store
     + PartialOrd
     + Add<Output = Self>
     + Sub<Output = Self>
@@ -23,10 +23,13 @@ pub trait Real:
     fn sqrt(self) -> Self;
     fn exp(self) -> Self;
     fn ln(self) -> Self;
+    fn tanh(self) -> Self;
+    /// The error function.
+    fn erf(self) -> Self;
 }
 
 macro_rules! real {
-    ($t:ident) => {
+    ($t:ident, $erf:path) => {
         impl Real for $t {
             const ZERO: $t = 0.0;
             const ONE: $t = 1.0;
@@ -47,8 +50,14 @@ macro_rules! real {
             fn ln(self) -> $t {
                 self.ln()
             }
+            fn tanh(self) -> $t {
+                self.tanh()
+            }
+            fn erf(self) -> $t {
+                $erf(self)
+            }
         }
     };
 }
-real!(f32);
-real!(f64);
+real!(f32, libm::erff);
+real!(f64, libm::erf);

@@ -45,6 +45,18 @@ pub fn max<E: Real>(x: &[E]) -> E {
     reduce([x], E::NEG_INFINITY, |[x]| x, |a, b| if b > a { b } else { a })
 }
 
+/// Partial sums of workers, added in the order of their tiles: dw = or +=
+pub fn add_tiles<E: Real>(tiles: &[Vec<E>], dw: &mut [E], acc: bool) {
+    if !acc {
+        dw.fill(E::ZERO);
+    }
+    for tile in tiles {
+        for i in 0..dw.len() {
+            dw[i] += tile[i];
+        }
+    }
+}
+
 /// The row becomes exp(x - max(x)), which cannot overflow. Returns (max(x), the sum of the new row).
 pub fn exponentials<E: Real>(row: &mut [E]) -> (E, E) {
     let max = max(row);

@@ -1,6 +1,7 @@
 //! Every operation against PyTorch in f64 (`xtask/py/op_goldens.py`).
-use crate::device::{Device, error, rope_table};
-use backend::{DType, Heads};
+use crate::device::{Device, error, heads, plain, rope_table};
+use crate::ops::PLAIN;
+use backend::{DType, LogitLoss, Nonlinearity, Pairs, Scores};
 use safetensors::{Dtype, SafeTensors};
 
 static FILE: &[u8] = include_bytes!("../goldens/ops.safetensors");
@@ -39,14 +40,52 @@ fn for_floats(check: impl Fn(&mut Device, DType)) {
 
 #[test]
 fn rmsnorm() {
-    let g = Golden("rmsnorm");
+    for (g, offset) in [(Golden("rmsnorm"), 0.0), (Golden("rmsnorm_offset"), 1.0)] {
+        for_floats(|dev, float| {
+            let (x, w) = (g.f64("x"), g.f64("w"));
+            let [y, rstd] = dev.rmsnorm(&x, &w, offset);
+            g.check(float, "y", &y);
+            let [dx, dw] = dev.rmsnorm_backward([&x, &w, &rstd, &g.f64("dy")], offset, &vec![0.0; x.len()], None);
+            g.check(float, "dx", &dx);
+            g.check(float, "dw", &dw);
+        });
+    }
+}
+
+#[test]
+fn layernorm() {
+    let g = Golden("layernorm");
     for_floats(|dev, float| {
         let (x, w) = (g.f64("x"), g.f64("w"));
-        let [y, rstd] = dev.rmsnorm(&x, &w);
+        let [y, stats] = dev.layernorm(&x, &w, &g.f64("b"));
         g.check(float, "y", &y);
-        let [dx, dw] = dev.rmsnorm_backward(&x, &w, &rstd, &g.f64("dy"), &vec![0.0; x.len()], None);
+        let [dx, dw, db] = dev.layernorm_backward([&x, &w, &stats, &g.f64("dy")], &vec![0.0; x.len()], None);
         g.check(float, "dx", &dx);
         g.check(float, "dw", &dw);
+        g.check(float, "db", &db);
+    });
+}
+
+#[test]
+fn head_norm() {
+    let (g, heads) = (Golden("head_norm"), heads(3, 1, 6));
+    for_floats(|dev, float| {
+        let (x, w) = (g.f64("x"), g.f64("w"));
+        let [y, rstd] = dev.head_norm(&x, &w, heads);
+        g.check(float, "y", &y);
+        let [dx, dw] = dev.head_norm_backward([&x, &w, &rstd, &g.f64("dy")], heads, None);
+        g.check(float, "dx", &dx);
+        g.check(float, "dw", &dw);
+    });
+}
+
+#[test]
+fn unit_rows() {
+    let (g, d) = (Golden("unit_rows"), 7);
+    for_floats(|dev, float| {
+        let [y, norms] = dev.unit_rows(&g.f64("w"), d);
+        g.check(float, "y", &y);
+        g.check(float, "dw", &dev.unit_rows_backward([&y, &norms, &g.f64("dy")], d, 1.0, None));
     });
 }
 
@@ -57,7 +96,7 @@ fn linear() {
         let (x, w, dy) = (g.f64("x"), g.f64("w"), g.f64("dy"));
         g.check(float, "y", &dev.linear(&x, &w, dims, None));
         g.check(float, "dx", &dev.linear_backward_input(&dy, &w, dims));
-        g.check(float, "dw", &dev.linear_backward_weight(&dy, &x, dims, None));
+        g.check(float, "dw", &dev.linear_backward_weight(&dy, &x, dims, 1.0, None));
     });
 }
 
@@ -65,54 +104,82 @@ fn linear() {
 fn embedding() {
     let g = Golden("embedding");
     for_floats(|dev, float| {
-        g.check(float, "y", &dev.embedding(&g.u32("ids"), &g.f64("w"), 5));
-        g.check(float, "dw", &dev.embedding_backward(&g.u32("ids"), &g.f64("dy"), [6, 5], None));
+        g.check(float, "y", &dev.embedding(&g.u32("ids"), &g.f64("w"), 5, 1.0));
+        g.check(float, "dw", &dev.embedding_backward(&g.u32("ids"), &g.f64("dy"), [6, 5], 1.0, None));
     });
 }
 
 #[test]
 fn rope() {
-    let (g, heads) = (Golden("rope"), Heads { n: 3, kv: 1, dim: 10 });
-    for_floats(|dev, float| {
-        let (positions, table) = (g.u32("positions"), rope_table(3, heads.dim));
-        g.check(float, "y", &dev.rope(&g.f64("qkv"), &positions, &table, heads, false));
-        g.check(float, "dx", &dev.rope(&g.f64("dy"), &positions, &table, heads, true));
-    });
-}
-
-#[test]
-fn attention() {
-    let grouped = (Golden("attention"), Heads { n: 4, kv: 2, dim: 6 });
-    let multi_head = (Golden("attention_mha"), Heads { n: 3, kv: 3, dim: 5 });
-    for (g, heads) in [grouped, multi_head] {
+    let heads = heads(3, 1, 10);
+    for (g, pairs) in [(Golden("rope"), Pairs::Half), (Golden("rope_interleaved"), Pairs::Interleaved)] {
         for_floats(|dev, float| {
-            let (qkv, cu_seqlens) = (g.f64("qkv"), g.u32("cu_seqlens"));
-            let out = dev.attention(&qkv, &cu_seqlens, heads);
-            g.check(float, "o", &out[0]);
-            g.check(float, "lse", &out[1]);
-            g.check(float, "dqkv", &dev.attention_backward(&qkv, &cu_seqlens, &out, &g.f64("do"), heads));
+            let (positions, table) = (g.u32("positions"), rope_table(8, heads.dim));
+            g.check(float, "y", &dev.rope(&g.f64("qkv"), &positions, &table, heads, pairs, false));
+            g.check(float, "dx", &dev.rope(&g.f64("dy"), &positions, &table, heads, pairs, true));
         });
     }
 }
 
 #[test]
-fn swiglu() {
-    let g = Golden("swiglu");
+fn attention() {
+    let (small, large) = (heads(4, 2, 4), heads(12, 3, 2));
+    let all = Scores { scale: 0.8, cap: Some(2.0), window: Some(5), alibi: true };
+    let cases = [
+        (Golden("attention"), heads(4, 2, 6), plain(heads(4, 2, 6))),
+        (Golden("attention_mha"), heads(3, 3, 5), plain(heads(3, 3, 5))),
+        (Golden("attention_window"), small, Scores { window: Some(3), ..plain(small) }),
+        (Golden("attention_cap"), small, Scores { cap: Some(1.5), ..plain(small) }),
+        (Golden("attention_alibi"), large, Scores { alibi: true, ..plain(large) }),
+        (Golden("attention_all"), heads(3, 1, 4), all),
+    ];
+    for (g, heads, scores) in cases {
+        for_floats(|dev, float| {
+            let (qkv, cu_seqlens) = (g.f64("qkv"), g.u32("cu_seqlens"));
+            let out = dev.attention(&qkv, &cu_seqlens, heads, scores);
+            g.check(float, "o", &out[0]);
+            g.check(float, "lse", &out[1]);
+            g.check(float, "dqkv", &dev.attention_backward(&qkv, &cu_seqlens, &out, &g.f64("do"), heads, scores));
+        });
+    }
+}
+
+#[test]
+fn nonlinearities() {
+    let gated = Golden("swiglu");
     for_floats(|dev, float| {
-        g.check(float, "s", &dev.swiglu(&g.f64("h"), 9));
-        g.check(float, "dh", &dev.swiglu_backward(&g.f64("h"), &g.f64("ds"), 9));
+        let h = gated.f64("h");
+        gated.check(float, "s", &dev.gated(&h, 9, Nonlinearity::Silu));
+        gated.check(float, "dh", &dev.gated_backward(&h, &gated.f64("ds"), 9, Nonlinearity::Silu));
     });
+    for (g, by) in [(Golden("gelu"), Nonlinearity::Gelu), (Golden("gelu_tanh"), Nonlinearity::GeluTanh)] {
+        for_floats(|dev, float| {
+            g.check(float, "s", &dev.activation(&g.f64("h"), by));
+            g.check(float, "dh", &dev.activation_backward(&g.f64("h"), &g.f64("ds"), by));
+        });
+    }
 }
 
 #[test]
 fn cross_entropy() {
-    let g = Golden("cross_entropy");
-    for_floats(|dev, float| {
-        let [loss, dlogits] = dev.cross_entropy(&g.f64("logits"), &g.u32("labels"), 4.0);
-        g.check(float, "loss", &loss);
-        g.check(float, "dlogits", &dlogits);
-        g.check(float, "loss", &dev.cross_entropy_loss(&g.f64("logits"), &g.u32("labels")));
-    });
+    let cases = [
+        (Golden("cross_entropy"), PLAIN),
+        (Golden("cross_entropy_smoothed"), LogitLoss { smoothing: 0.1, ..PLAIN }),
+        (Golden("cross_entropy_capped"), LogitLoss { smoothing: 0.1, cap: Some(2.5) }),
+    ];
+    for (g, with) in cases {
+        let nll = if with == PLAIN { "loss" } else { "nll" };
+        for_floats(|dev, float| {
+            let (logits, labels, types) = (g.f64("logits"), g.u32("labels"), (&[0; 6][..], 1));
+            let [stats, dlogits] = dev.cross_entropy(&logits, &labels, types, [4.0, 1.0], with);
+            g.check(float, "loss", &stats[..1]);
+            g.check(float, nll, &stats[1..2]);
+            g.check(float, "dlogits", &dlogits);
+            let stats = dev.cross_entropy_loss(&logits, &labels, types, with.cap);
+            g.check(float, nll, &stats[..1]);
+            g.check(float, nll, &stats[1..2]);
+        });
+    }
 }
 
 #[test]

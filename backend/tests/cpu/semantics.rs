@@ -1,37 +1,83 @@
 //! What is written, what is added to, what is left alone, and that nothing stale gets through.
-use crate::device::{Device, draw, error, indices};
-use backend::{DType, Heads, Op};
+use crate::device::{Device, draw, error, heads, indices, plain, scaled};
+use backend::{DType, Nonlinearity, Op, Scores};
 
 fn plus(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a + b).collect()
 }
 
+fn close(a: &[f64], b: &[f64]) {
+    let error = error(a, b);
+    assert!(error < 1e-13, "{error:e}");
+}
+
 /// `acc` adds, and the residual in dx stays. Without `acc` every gradient is written over NaN, here and in all tests.
 #[test]
-fn gradients_are_added() {
+fn gradients_of_linear_layers_are_added() {
     let dev = &mut Device::new(DType::F64, 2);
-    let close = |a: &[f64], b: &[f64]| assert!(error(a, b) < 1e-13);
     // k <= 2, one row, one column and many rows take different ways through `gemm`.
     for dims in [[1, 1, 1], [5, 2, 3], [1, 9, 70], [70, 9, 1], [130, 65, 140]] {
         let [t, d, f] = dims;
         let (x, w, dy) = (draw(1, t * d), draw(2, f * d), draw(3, t * f));
-        let (y0, dw0) = (draw(4, t * f), draw(5, f * d));
+        let (y0, dw0, db0) = (draw(4, t * f), draw(5, f * d), draw(6, f));
         close(&dev.linear(&x, &w, dims, Some(&y0)), &plus(&y0, &dev.linear(&x, &w, dims, None)));
-        let dw = dev.linear_backward_weight(&dy, &x, dims, None);
-        close(&dev.linear_backward_weight(&dy, &x, dims, Some(&dw0)), &plus(&dw0, &dw));
+        let dw = dev.linear_backward_weight(&dy, &x, dims, 1.0, None);
+        close(&dev.linear_backward_weight(&dy, &x, dims, 1.0, Some(&dw0)), &plus(&dw0, &dw));
+        // What is there already is not scaled.
+        let scaled_dw = plus(&dw0, &scaled(dw, 0.3));
+        close(&dev.linear_backward_weight(&dy, &x, dims, 0.3, Some(&dw0)), &scaled_dw);
+        close(&dev.bias_backward(&dy, f, Some(&db0)), &plus(&db0, &dev.bias_backward(&dy, f, None)));
     }
-
     let (t, d, v) = (67, 9, 200);
-    let (x, w, dy, dx0, dw0) = (draw(1, t * d), draw(2, d), draw(3, t * d), draw(4, t * d), draw(5, d));
-    let [_, rstd] = dev.rmsnorm(&x, &w);
-    let [dx, dw] = dev.rmsnorm_backward(&x, &w, &rstd, &dy, &vec![0.0; t * d], None);
-    let [dx1, dw1] = dev.rmsnorm_backward(&x, &w, &rstd, &dy, &dx0, Some(&dw0));
+    let (ids, dy, dw0) = (indices(6, t, v), draw(3, t * d), draw(7, v * d));
+    let dw = dev.embedding_backward(&ids, &dy, [v, d], 1.0, None);
+    close(&dev.embedding_backward(&ids, &dy, [v, d], -2.0, Some(&dw0)), &plus(&dw0, &scaled(dw, -2.0)));
+}
+
+#[test]
+fn gradients_of_norms_are_added() {
+    let dev = &mut Device::new(DType::F64, 2);
+    let (t, d) = (67, 9);
+    let (x, w, b, dy) = (draw(1, t * d), draw(2, d), draw(8, d), draw(3, t * d));
+    let (dx0, dw0, db0, none) = (draw(4, t * d), draw(5, d), draw(6, d), vec![0.0; t * d]);
+    let [_, rstd] = dev.rmsnorm(&x, &w, 1.0);
+    let [dx, dw] = dev.rmsnorm_backward([&x, &w, &rstd, &dy], 1.0, &none, None);
+    let [dx1, dw1] = dev.rmsnorm_backward([&x, &w, &rstd, &dy], 1.0, &dx0, Some(&dw0));
     close(&dx1, &plus(&dx0, &dx));
     close(&dw1, &plus(&dw0, &dw));
 
-    let (ids, dw0) = (indices(6, t, v), draw(7, v * d));
-    let dw = dev.embedding_backward(&ids, &dy, [v, d], None);
-    close(&dev.embedding_backward(&ids, &dy, [v, d], Some(&dw0)), &plus(&dw0, &dw));
+    let [_, stats] = dev.layernorm(&x, &w, &b);
+    let [dx, dw, db] = dev.layernorm_backward([&x, &w, &stats, &dy], &none, None);
+    let [dx1, dw1, db1] = dev.layernorm_backward([&x, &w, &stats, &dy], &dx0, Some([&dw0, &db0]));
+    close(&dx1, &plus(&dx0, &dx));
+    close(&dw1, &plus(&dw0, &dw));
+    close(&db1, &plus(&db0, &db));
+
+    let heads = heads(3, 1, 5);
+    let (x, w, dy, dw0) = (draw(1, t * heads.qkv()), draw(2, 10), draw(3, t * heads.qkv()), draw(4, 10));
+    let [y, rstd] = dev.head_norm(&x, &w, heads);
+    let [dx, dw] = dev.head_norm_backward([&x, &w, &rstd, &dy], heads, None);
+    let [dx1, dw1] = dev.head_norm_backward([&x, &w, &rstd, &dy], heads, Some(&dw0));
+    assert_eq!(dx1, dx);
+    close(&dw1, &plus(&dw0, &dw));
+    // Values and their gradients pass.
+    let values = |x: &[f64]| x.chunks(heads.qkv()).flat_map(|row| row[20..].to_vec()).collect::<Vec<_>>();
+    assert_eq!((values(&y), values(&dx)), (values(&x), values(&dy)));
+
+    let (x, dy, dw0) = (draw(1, t * d), draw(2, t * d), draw(3, t * d));
+    let [y, norms] = dev.unit_rows(&x, d);
+    let dw = dev.unit_rows_backward([&y, &norms, &dy], d, 0.5, None);
+    close(&dev.unit_rows_backward([&y, &norms, &dy], d, 0.5, Some(&dw0)), &plus(&dw0, &dw));
+}
+
+#[test]
+fn a_row_of_zeros_is_not_stretched() {
+    let dev = &mut Device::new(DType::F32, 1);
+    let [y, norms] = dev.unit_rows(&[0.0, 0.0, 3.0, 4.0], 2);
+    assert_eq!((y[..2].to_vec(), norms[0]), (vec![0.0; 2], f64::from(1e-12_f32)));
+    assert_eq!((error(&y[2..], &[0.6, 0.8]) < 1e-7, norms[1]), (true, 5.0));
+    let dw = dev.unit_rows_backward([&y, &norms, &[1e-12, 0.0, 0.0, 0.0]], 2, 1.0, None);
+    assert_eq!(dw, [1.0, 0.0, 0.0, 0.0]);
 }
 
 #[test]
@@ -52,75 +98,41 @@ fn fill_copy_add_and_take_rows() {
     let (rows, x, y) = (dev.int(&[3, 0, 3]), dev.float(&a[..8]), dev.poison(6));
     let rows_of_two = vec![a[6], a[7], a[0], a[1], a[6], a[7]];
     assert_eq!(dev.run(Op::TakeRows { rows, x, y, d: 2 }, [y]), [rows_of_two]);
-}
-
-/// Not even a NaN in a row without a label is seen outside.
-#[test]
-fn rows_without_a_label_become_zeros() {
-    let dev = &mut Device::new(DType::F32, 2);
-    let mut logits = draw(1, 3 * 8);
-    logits[8..16].fill(f64::NAN);
-    logits[9] = f64::INFINITY;
-    let labels = [2, u32::MAX, 7];
-    let [loss, dlogits] = dev.cross_entropy(&logits, &labels, 2.0);
-    assert!(loss[0].is_finite());
-    assert_eq!(loss, dev.cross_entropy_loss(&logits, &labels));
-    assert!(dlogits.iter().all(|x| x.is_finite()));
-    assert_eq!(dlogits[8..16], [0.0; 8]);
-
-    let [loss, dlogits] = dev.cross_entropy(&logits, &[u32::MAX; 3], 0.0);
-    assert_eq!((loss[0], dlogits), (0.0, vec![0.0; 24]));
+    let z = dev.float(&a);
+    let [capped] = dev.run(Op::SoftCap { z, cap: 0.7 }, [z]);
+    assert!(error(&capped, &a.iter().map(|z| 0.7 * (z / 0.7).tanh()).collect::<Vec<_>>()) < 1e-6);
 }
 
 #[test]
-fn large_logits_do_not_overflow() {
+fn large_numbers_do_not_overflow() {
     let dev = &mut Device::new(DType::F32, 1);
-    let [loss, dlogits] = dev.cross_entropy(&[3e38, -3e38, 0.0], &[0], 1.0);
-    assert_eq!((loss[0], dlogits), (0.0, vec![0.0; 3]));
-    let heads = Heads { n: 1, kv: 1, dim: 1 };
-    let [o, _] = dev.attention(&[1e18, 1e18, 2.0, 1e18, 1e19, 3.0], &[0, 2], heads);
-    assert_eq!(o, [2.0, 3.0]);
-    let s = dev.swiglu(&[-1e30, 1e30, 1.0, 1.0], 2);
-    assert_eq!(s, [0.0, 1e30_f32 as f64]);
-}
-
-#[test]
-fn labels_are_counted() {
-    let dev = &mut Device::new(DType::F32, 1);
-    let (labels, count) = (dev.int(&[3, u32::MAX, 0]), dev.double(&[f64::NAN]));
-    assert_eq!(dev.run(Op::CountLabels { labels, count, acc: false }, [count]), [[2.0]]);
-    let (labels, count) = (dev.int(&[3, u32::MAX, 0]), dev.double(&[5.0]));
-    assert_eq!(dev.run(Op::CountLabels { labels, count, acc: true }, [count]), [[7.0]]);
-}
-
-#[test]
-fn the_norm_decides() {
-    let dev = &mut Device::new(DType::F32, 2);
-    assert_eq!(dev.sum_squares(&[1.0, 2.0, 3.0, 4.0, 5.0], 2), [5.0, 25.0, 25.0]);
-    // f32 would overflow.
-    assert!(dev.sum_squares(&[1e30; 20], 20)[0].is_finite());
-
-    let cases = [
-        // sums, labels, max norm -> norm, factor, step
-        (vec![9.0, 16.0], 1.0, 0.0, [5.0, 1.0, 1.0]),
-        (vec![9.0, 16.0], 1.0, 10.0, [5.0, 1.0, 1.0]),
-        (vec![9.0, 16.0], 1.0, 2.5, [5.0, 0.5, 1.0]),
-        (vec![0.0], 1.0, 1.0, [0.0, 1.0, 1.0]),
-        (vec![9.0, 16.0], 0.0, 2.5, [5.0, 0.0, 0.0]),
-        (vec![9.0, f64::INFINITY], 1.0, 2.5, [f64::INFINITY, 0.0, 0.0]),
-    ];
-    for (sums, count, max_norm, norm) in cases {
-        assert_eq!(dev.grad_norm(&sums, count, max_norm), norm);
+    let heads = heads(1, 1, 1);
+    let qkv = [1e18, 1e18, 2.0, 1e18, 1e19, 3.0];
+    for cap in [None, Some(1e6)] {
+        let [o, _] = dev.attention(&qkv, &[0, 2], heads, Scores { scale: 1.0, cap, ..plain(heads) });
+        let expected = if cap.is_none() { [2.0, 3.0] } else { [2.0, 2.5] };
+        assert_eq!(o, expected);
     }
-    let norm = dev.grad_norm(&[1.0, f64::NAN], 1.0, 2.5);
-    assert!(norm[0].is_nan());
-    assert_eq!(norm[1..], [0.0, 0.0]);
+    for by in [Nonlinearity::Silu, Nonlinearity::Gelu, Nonlinearity::GeluTanh] {
+        assert_eq!(dev.gated(&[-1e30, 1e30, 1.0, 1.0], 2, by), [0.0, 1e30_f32 as f64], "{by:?}");
+        assert_eq!(dev.activation_backward(&[-1e15, 1e15], &[1.0, 1.0], by), [0.0, 1.0], "{by:?}");
+    }
 }
 
+/// With queries of zeros the scores are the slopes alone: the log-sum-exp of two tokens is ln(1 + exp(-slope)).
 #[test]
-fn a_step_not_taken_writes_nothing() {
-    let dev = &mut Device::new(DType::F32, 2);
-    let (p, m, v) = (draw(1, 33), draw(2, 33), draw(3, 33));
-    let norm = [f64::NAN, 0.0, 0.0];
-    assert_eq!(dev.adamw(&[f64::NAN; 33], norm, [&p, &m, &v]), [p, m, v]);
+fn slopes_of_alibi() {
+    let slopes = |n: usize| {
+        let heads = heads(n, 1, 2);
+        let dev = &mut Device::new(DType::F64, 1);
+        let alibi = Scores { alibi: true, ..plain(heads) };
+        let [_, lse] = dev.attention(&vec![0.0; 2 * heads.qkv()], &[0, 2], heads, alibi);
+        lse.chunks(2).map(|lse| -lse[1].exp_m1().ln()).collect::<Vec<f64>>()
+    };
+    let powers = |exponents: &[f64]| exponents.iter().map(|e| (-e).exp2()).collect::<Vec<f64>>();
+    assert!(error(&slopes(8), &powers(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])) < 1e-12);
+    assert!(error(&slopes(2), &powers(&[4.0, 8.0])) < 1e-12);
+    assert!(error(&slopes(3), &powers(&[4.0, 8.0, 2.0])) < 1e-12);
+    let twelve = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.5, 1.5, 2.5, 3.5];
+    assert!(error(&slopes(12), &powers(&twelve)) < 1e-12);
 }

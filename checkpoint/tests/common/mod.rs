@@ -6,7 +6,22 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub const GOLDENS: [&str; 4] = ["llama_mha", "llama_gqa_tied", "internlm2_gqa", "internlm2_mqa"];
+pub const GOLDENS: [&str; 14] = [
+    "llama_mha",
+    "llama_gqa_tied",
+    "internlm",
+    "internlm2_gqa",
+    "internlm2_mqa",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "baichuan2",
+    "baichuan_alibi",
+    "gemma",
+    "gemma2",
+    "layernorm_gelu",
+    "many_variants",
+];
 pub const PARTS: [Part; 3] = [Part::Param, Part::ExpAvg, Part::ExpAvgSq];
 
 pub fn golden(name: &str) -> PathBuf {

@@ -2,9 +2,11 @@
 //!
 //! A [`Corpus`] is scanned once when it is opened (hashes and counts, nothing kept in memory) and read again
 //! only if it has to be tokenised. A text format says how a file divides into documents and how the text of
-//! one is read; [`tokens`] is apart, for ids need no reading.
+//! one is read; [`tokens`], [`internevo`] and [`random`] are apart, for what they give are ids.
 
+pub(crate) mod internevo;
 mod jsonl;
+pub(crate) mod random;
 mod text;
 pub(crate) mod tokens;
 
@@ -51,7 +53,7 @@ impl Corpus {
         let format = match cfg.kind {
             Kind::Text => Format::Text,
             Kind::Jsonl => Format::Jsonl { text_key: cfg.text_key.clone() },
-            Kind::Tokens => return Err(DataError::NoTrainingText),
+            Kind::Tokens | Kind::Internevo | Kind::Random => unreachable!("of kinds that are text"),
         };
         let extensions = cfg.extensions();
         let paths = files(path, &extensions)?;

@@ -1,5 +1,6 @@
 //! What the tests share: a scratch folder and a tokenizer whose ids can be worked out by hand.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -14,6 +15,9 @@ pub struct Bench {
 }
 
 pub const SEED: u64 = 1024;
+
+/// Micro-batches of a step.
+pub const STEP: usize = 2;
 
 impl Bench {
     pub fn new() -> Bench {
@@ -33,19 +37,23 @@ impl Bench {
     pub fn config(&self, kind: Kind, name: &str) -> DataConfig {
         DataConfig {
             kind,
-            path: self.path(name),
+            path: (kind != Kind::Random).then(|| self.path(name)),
             seq_len: 4,
             micro_batch_size: 2,
             shuffle: false,
             text_key: "text".into(),
             dtype: None,
             extensions: None,
+            min_length: 0,
+            min_length_of: BTreeMap::new(),
+            cross_documents: false,
+            fixed_length: false,
             valid: None,
         }
     }
 
     pub fn open(&self, cfg: &DataConfig) -> Result<Splits, DataError> {
-        data::open(cfg, Some(&self.bytes), 257, SEED, &self.path("cache"))
+        data::open(cfg, Some(&self.bytes), 257, SEED, STEP, &self.path("cache"))
     }
 }
 

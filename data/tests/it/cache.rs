@@ -16,7 +16,7 @@ fn corpus(bench: &Bench) {
 
 fn open(bench: &Bench) -> (CacheReport, Vec<u32>) {
     let splits = bench.open(&bench.config(Kind::Text, "text")).unwrap();
-    let ids = splits.train.eval_batches().take(200).flat_map(|batch| batch.ids).collect();
+    let ids = splits.train.eval_batches().take(200).flat_map(|batch| batch.unwrap().ids).collect();
     (splits.caches[0].clone(), ids)
 }
 
@@ -50,7 +50,8 @@ fn another_text_tokenizer_or_key_is_another_cache() {
     let (second, _) = open(&bench);
     let larger = Tokenizer::train(["ababab"; 9].into_iter(), 258).unwrap();
     let cfg = bench.config(Kind::Text, "text");
-    let splits = data::open(&cfg, Some(&larger), 258, crate::bench::SEED, &bench.path("cache")).unwrap();
+    let splits =
+        data::open(&cfg, Some(&larger), 258, crate::bench::SEED, crate::bench::STEP, &bench.path("cache")).unwrap();
     bench.write("k.jsonl", "{\"a\": \"xxxxxxxxx\", \"b\": \"yyyyyyyyy\"}\n");
     let keyed = ["a", "b"].map(|key| {
         let mut cfg = bench.config(Kind::Jsonl, "k.jsonl");
@@ -112,7 +113,8 @@ fn thread_count_does_not_change_a_byte() {
         let cache = bench.path(&format!("cache-{threads}"));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let cfg = bench.config(Kind::Text, "text");
-        let open = || data::open(&cfg, Some(&bench.bytes), 257, crate::bench::SEED, &cache).unwrap();
+        let open =
+            || data::open(&cfg, Some(&bench.bytes), 257, crate::bench::SEED, crate::bench::STEP, &cache).unwrap();
         contents(&pool.install(open).caches[0].path)
     };
     let one = of_threads(1);

@@ -1,16 +1,18 @@
 //! Every mistake of a user gets a message with the place, the value and the way out.
 
-use crate::bench::{Bench, SEED, u16s};
+use std::collections::BTreeMap;
+
+use crate::bench::{Bench, SEED, STEP, u16s};
 use data::{DataConfig, Dtype, Kind, Tokenizer, TokenizerConfig, ValidConfig};
 
 #[test]
 fn config_problems_are_reported_all_at_once() {
     let bench = Bench::new();
     let mut cfg = bench.config(Kind::Jsonl, "");
-    cfg.path = "".into();
+    cfg.path = Some("".into());
     (cfg.seq_len, cfg.micro_batch_size, cfg.text_key) = (0, 0, String::new());
     (cfg.dtype, cfg.extensions) = (Some(Dtype::U16), Some(vec![]));
-    cfg.valid = Some(ValidConfig { fraction: Some(1.0), path: Some("v".into()) });
+    cfg.valid = Some(ValidConfig { fraction: Some(1.0), path: Some("v".into()), ..Default::default() });
     let message = bench.open(&cfg).err().unwrap().to_string();
     let expected = [
         "data.path is empty: name a file or a folder",
@@ -20,7 +22,7 @@ fn config_problems_are_reported_all_at_once() {
         "data.dtype is for kind = \"tokens\", not \"jsonl\"; remove it",
         "data.extensions is for kind = \"text\", not \"jsonl\"; remove it",
         "data.extensions = []: no file would be read; try [\"txt\"], or remove it",
-        "data.valid needs one of fraction and path; try fraction = 0.02",
+        "data.valid needs one of fraction, path, sets; try fraction = 0.02",
         "data.valid.fraction = 1: must be at least 0 and below 1; try 0.02",
     ];
     assert_eq!(message.lines().collect::<Vec<_>>(), expected);
@@ -40,10 +42,61 @@ fn config_problems_are_reported_all_at_once() {
 }
 
 #[test]
+fn keys_of_another_kind_are_refused() {
+    let bench = Bench::new();
+    let problems = |cfg: &DataConfig| {
+        let mut problems = Vec::new();
+        cfg.validate(&mut problems);
+        problems
+    };
+    let mut cfg = bench.config(Kind::Random, "");
+    cfg.path = Some("p".into());
+    (cfg.min_length, cfg.min_length_of) = (1, BTreeMap::from([("a".into(), 1)]));
+    cfg.valid = Some(ValidConfig { path: Some("v".into()), ..Default::default() });
+    let expected = [
+        "data.path is not for kind = \"random\", which reads no files; remove it",
+        "data.min_length is for kind = \"internevo\", not \"random\"; remove it",
+        "data.min_length_of is for kind = \"internevo\", not \"random\"; remove it",
+        "data.valid of kind = \"random\" has random alone; try random = true",
+    ];
+    assert_eq!(problems(&cfg), expected);
+
+    let mut cfg = bench.config(Kind::Internevo, "");
+    cfg.path = None;
+    (cfg.fixed_length, cfg.min_length_of) = (true, BTreeMap::from([(String::new(), 1)]));
+    cfg.valid = Some(ValidConfig { fraction: Some(0.1), ..Default::default() });
+    let expected = [
+        "data.path is missing; write path = \"corpus/\" under [data]",
+        "data.min_length_of has an empty key, which is part of every path; set data.min_length instead",
+        "data.fixed_length is for kind = \"random\", not \"internevo\"; remove it",
+        "data.valid needs one of path, sets; try path = \"valid/\"",
+    ];
+    assert_eq!(problems(&cfg), expected);
+
+    let mut cfg = bench.config(Kind::Text, "a");
+    cfg.cross_documents = true;
+    let sets = BTreeMap::from([("".into(), "a".into())]);
+    cfg.valid = Some(ValidConfig { sets: Some(sets), random: true, min_length: Some(0), ..Default::default() });
+    let expected = [
+        "data.cross_documents is for kind = \"internevo\" and \"random\", not \"text\"; remove it",
+        "data.valid needs one of fraction, path, sets; try fraction = 0.02",
+        "data.valid.sets: every set needs a name and a path, as in sets = { news = \"news.txt\" }",
+        "data.valid.min_length is for kind = \"internevo\", not \"text\"; remove it",
+    ];
+    assert_eq!(problems(&cfg), expected);
+
+    cfg.cross_documents = false;
+    cfg.valid = Some(ValidConfig { sets: Some(BTreeMap::new()), ..Default::default() });
+    let expected = ["data.valid.sets is empty: name a set, as in sets = { news = \"news.txt\" }"];
+    assert_eq!(problems(&cfg), expected);
+}
+
+#[test]
 fn config_files_are_read_strictly() {
     for (json, expected) in [
         (r#"{"kind": "text", "path": "p", "seq_len": 8, "micro_batch_size": 1}"#, None),
         (r#"{"kind": "text", "path": "p", "seq_len": 8, "micro_batch_size": 1, "x": 1}"#, Some("unknown field `x`")),
+        (r#"{"kind": "random", "seq_len": 8, "micro_batch_size": 1, "valid": {"random": true}}"#, None),
         (r#"{"kind": "parquet", "path": "p"}"#, Some("unknown variant `parquet`, expected one of `text`")),
         (r#"{"kind": "tokens", "path": "p", "dtype": "f32"}"#, Some("unknown variant `f32`, expected `u16` or `u32`")),
         (r#"{"kind": "text", "path": "p"}"#, Some("missing field `seq_len`")),
@@ -73,7 +126,7 @@ fn every_data_error_names_the_place_and_the_way_out() {
     bench.write("tiny.bin", u16s([1, 2, 3, 4]));
     bench.write("one.bin", u16s([1, 2, 3, 4, 5]));
     bench.write("bad.npy", "no");
-    let valid = |fraction| Some(ValidConfig { fraction: Some(fraction), path: None });
+    let valid = |fraction| Some(ValidConfig { fraction: Some(fraction), ..Default::default() });
     for (kind, name, valid, expected) in [
         (Kind::Text, "absent", None, "cannot read {}: No such file or directory (os error 2); check the path"),
         (Kind::Tokens, "absent", None, "cannot open {}: No such file or directory (os error 2); check the path"),
@@ -108,7 +161,7 @@ fn tokenizer_and_model_have_to_fit() {
     bench.write("a.txt", "some text");
     let cfg = bench.config(Kind::Text, "a.txt");
     let open = |tokenizer, vocab_size| {
-        data::open(&cfg, tokenizer, vocab_size, SEED, &bench.path("cache")).err().unwrap().to_string()
+        data::open(&cfg, tokenizer, vocab_size, SEED, STEP, &bench.path("cache")).err().unwrap().to_string()
     };
     assert_eq!(open(None, 257), "data.kind = \"text\" needs a tokenizer; set tokenizer.path or tokenizer.vocab_size");
     assert_eq!(

@@ -3,6 +3,7 @@
 mod bench;
 mod cache;
 mod errors;
+mod internevo;
 mod packing;
 mod sentencepiece;
 mod tokenizer;

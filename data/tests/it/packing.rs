@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::bench::{Bench, SEED, jsonl, u16s};
+use crate::bench::{Bench, SEED, STEP, jsonl, u16s};
 use data::{Batch, Dtype, IGNORE, Kind, ValidConfig};
 
 const X: u32 = IGNORE;
@@ -19,7 +19,8 @@ fn labels(text: &str) -> Vec<u32> {
 
 fn batch(text: &str, label: &str, positions: &str, cu_seqlens: &[u32]) -> Batch {
     let positions = positions.bytes().map(|digit| (digit - b'0').into()).collect();
-    Batch { ids: ids(text), labels: labels(label), positions, cu_seqlens: cu_seqlens.to_vec() }
+    let types = vec![0; text.len()];
+    Batch { ids: ids(text), labels: labels(label), positions, cu_seqlens: cu_seqlens.to_vec(), types }
 }
 
 #[test]
@@ -35,14 +36,14 @@ fn documents_are_packed_end_to_end() {
         batch("de|fghij", "e|_ghij|", "01200123", &[0, 3, 4, 8]),
     ];
     for (k, expected) in expected.iter().enumerate() {
-        assert_eq!(train.micro_batch(k as u64), *expected, "micro-batch {k}");
-        assert_eq!(train.micro_batch(k as u64 + 3), *expected, "two epochs later");
+        assert_eq!(train.micro_batch(k as u64).unwrap(), *expected, "micro-batch {k}");
+        assert_eq!(train.micro_batch(k as u64 + 3).unwrap(), *expected, "two epochs later");
     }
-    let evaluation: Vec<Batch> = train.eval_batches().collect();
+    let evaluation: Vec<Batch> = train.eval_batches().map(Result::unwrap).collect();
     let filled = batch("ghijabc|", "hij|____", "01230123", &[0, 4, 8]);
     assert_eq!(evaluation, [expected[0].clone(), filled]);
     let filler = batch("abc|abc|", "________", "01230123", &[0, 4, 8]);
-    assert_eq!((train.eval_len(), train.eval_batch(2)), (2, filler));
+    assert_eq!((train.eval_len(), train.eval_batch(2).unwrap()), (2, filler));
 }
 
 #[test]
@@ -71,8 +72,9 @@ fn a_row_of_tokens_has_a_label_for_each() {
             labels: vec![19, 20, 21, 22, 11, 12, 13, 14],
             positions: vec![0, 1, 2, 3, 0, 1, 2, 3],
             cu_seqlens: vec![0, 4, 8],
+            types: vec![0; 8],
         };
-        assert_eq!(train.micro_batch(1), expected, "{name}");
+        assert_eq!(train.micro_batch(1).unwrap(), expected, "{name}");
     }
 }
 
@@ -82,7 +84,7 @@ fn held_out_rows_are_the_last_and_a_path_is_another_file() {
     bench.write("t.bin", u16s(0..41));
     bench.write("v.bin", u16s(100..105));
     let mut cfg = bench.config(Kind::Tokens, "t.bin");
-    let valid = |fraction, path| Some(ValidConfig { fraction, path });
+    let valid = |fraction, path| Some(ValidConfig { fraction, path, ..Default::default() });
     for (held_out, train_rows, valid_rows) in [
         (None, 10, None),
         (valid(Some(0.0), None), 10, None),
@@ -94,7 +96,7 @@ fn held_out_rows_are_the_last_and_a_path_is_another_file() {
         cfg.valid = held_out;
         let splits = bench.open(&cfg).unwrap();
         assert_eq!(splits.train.rows(), train_rows, "{:?}", cfg.valid);
-        let found = splits.valid.map(|valid| (valid.rows(), valid.eval_batch(0).ids[0]));
+        let found = splits.valid.first().map(|(_, valid)| (valid.rows(), valid.eval_batch(0).unwrap().ids[0]));
         assert_eq!(found, valid_rows, "{:?}", cfg.valid);
     }
 }
@@ -106,21 +108,41 @@ fn held_out_documents_are_in_one_split_only() {
     bench.write("d.jsonl", jsonl(&documents.iter().map(String::as_str).collect::<Vec<_>>()));
     bench.write("v.jsonl", jsonl(&["1234567"]));
     let mut cfg = bench.config(Kind::Jsonl, "d.jsonl");
-    cfg.valid = Some(ValidConfig { fraction: Some(0.2), path: None });
+    cfg.valid = Some(ValidConfig { fraction: Some(0.2), ..Default::default() });
     let letters = |batches: Vec<Batch>| -> HashSet<u32> { batches.into_iter().flat_map(|b| b.ids).collect() };
 
     let splits = bench.open(&cfg).unwrap();
-    let train = letters(splits.train.eval_batches().collect());
-    let valid = letters(splits.valid.unwrap().eval_batches().collect());
+    let train = letters(splits.train.eval_batches().map(Result::unwrap).collect());
+    let valid = letters(splits.valid[0].1.eval_batches().map(Result::unwrap).collect());
     // The end of text is all they have in common.
     assert_eq!((train.len(), valid.len(), train.intersection(&valid).count()), (22, 6, 1));
 
-    let other = data::open(&cfg, Some(&bench.bytes), 257, SEED + 1, &bench.path("cache")).unwrap();
-    assert_ne!(letters(other.valid.unwrap().eval_batches().collect()), valid, "the seed chooses");
+    let other = data::open(&cfg, Some(&bench.bytes), 257, SEED + 1, STEP, &bench.path("cache")).unwrap();
+    assert_ne!(letters(other.valid[0].1.eval_batches().map(Result::unwrap).collect()), valid, "the seed chooses");
 
-    cfg.valid = Some(ValidConfig { fraction: None, path: Some(bench.path("v.jsonl")) });
+    cfg.valid = Some(ValidConfig { path: Some(bench.path("v.jsonl")), ..Default::default() });
     let splits = bench.open(&cfg).unwrap();
-    assert_eq!((splits.train.rows(), splits.valid.unwrap().rows(), splits.caches.len()), (52, 2, 2));
+    assert_eq!((splits.train.rows(), splits.valid[0].1.rows(), splits.caches.len()), (52, 2, 2));
+}
+
+#[test]
+fn validation_sets_have_names() {
+    let bench = Bench::new();
+    bench.write("d.jsonl", jsonl(&["abc", "de", "fghij"]));
+    bench.write("v.jsonl", jsonl(&["1234567"]));
+    bench.write("t.bin", u16s(0..41));
+    bench.write("v.bin", u16s(100..105));
+    for (kind, train, valid, rows) in
+        [(Kind::Jsonl, "d.jsonl", "v.jsonl", [2, 3]), (Kind::Tokens, "t.bin", "v.bin", [1, 10])]
+    {
+        let mut cfg = bench.config(kind, train);
+        let sets = [("v".into(), bench.path(valid)), ("z".into(), bench.path(train))];
+        cfg.valid = Some(ValidConfig { sets: Some(sets.into()), ..Default::default() });
+        let splits = bench.open(&cfg).unwrap();
+        let found: Vec<_> = splits.valid.iter().map(|(name, set)| (name.as_str(), set.rows())).collect();
+        assert_eq!(found, [("v", rows[0]), ("z", rows[1])]);
+        assert_eq!(splits.caches.len(), if kind == Kind::Jsonl { 3 } else { 0 });
+    }
 }
 
 #[test]
@@ -129,10 +151,10 @@ fn an_epoch_takes_every_row_once_in_another_order_each_time() {
     bench.write("t.bin", u16s(0..401));
     let mut cfg = bench.config(Kind::Tokens, "t.bin");
     cfg.shuffle = true;
-    let open = |seed| data::open(&cfg, None, 512, seed, &bench.path("cache")).unwrap().train;
+    let open = |seed| data::open(&cfg, None, 512, seed, STEP, &bench.path("cache")).unwrap().train;
     let train = open(SEED);
     let epoch = |e: u64| -> Vec<u32> {
-        let batches = (e * 50..e * 50 + 50).map(|k| train.micro_batch(k));
+        let batches = (e * 50..e * 50 + 50).map(|k| train.micro_batch(k).unwrap());
         batches.flat_map(|batch| [batch.ids[0], batch.ids[4]]).collect()
     };
     let orders: Vec<Vec<u32>> = (0..20).map(epoch).collect();
@@ -146,10 +168,10 @@ fn an_epoch_takes_every_row_once_in_another_order_each_time() {
     // Resume: opened anew and asked from the middle, in any order, it answers the same.
     let resumed = open(SEED);
     for k in [999, 3, 500, 499] {
-        assert_eq!(resumed.micro_batch(k), train.micro_batch(k), "micro-batch {k}");
+        assert_eq!(resumed.micro_batch(k).unwrap(), train.micro_batch(k).unwrap(), "micro-batch {k}");
     }
-    assert_ne!(open(SEED + 1).micro_batch(0), train.micro_batch(0));
-    assert_eq!(train.eval_batch(0).ids, [0, 1, 2, 3, 4, 5, 6, 7], "evaluation does not shuffle");
+    assert_ne!(open(SEED + 1).micro_batch(0).unwrap(), train.micro_batch(0).unwrap());
+    assert_eq!(train.eval_batch(0).unwrap().ids, [0, 1, 2, 3, 4, 5, 6, 7], "evaluation does not shuffle");
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn it_is_trained_on_what_is_not_held_out() {
         ["qqqq", "zzzz"].iter().filter(|word| tokenizer.encode(word).unwrap().len() < 4).count()
     };
     let all = Tokenizer::from_config(&cfg, &data, SEED).unwrap().unwrap();
-    data.valid = Some(ValidConfig { fraction: Some(0.5), path: None });
+    data.valid = Some(ValidConfig { fraction: Some(0.5), ..Default::default() });
     let half = Tokenizer::from_config(&cfg, &data, SEED).unwrap().unwrap();
     assert_eq!((merges(&all), merges(&half)), (2, 1));
     assert!(Tokenizer::from_config(&TokenizerConfig::default(), &data, SEED).unwrap().is_none());

@@ -11,6 +11,9 @@ pub struct OptimizerConfig {
     pub lr: f64,
     pub beta1: f64,
     pub beta2: f64,
+    /// c: beta2 of step t is 1 - t^-c where that is larger than `beta2`, so that late steps average longer (Shazeer &
+    /// Stern 2018); 0: constant.
+    pub beta2_c: f64,
     pub eps: f64,
     pub weight_decay: f64,
     /// Decay norms and biases too.
@@ -19,7 +22,15 @@ pub struct OptimizerConfig {
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        OptimizerConfig { lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, decay_all: false }
+        OptimizerConfig {
+            lr: 3e-4,
+            beta1: 0.9,
+            beta2: 0.95,
+            beta2_c: 0.0,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            decay_all: false,
+        }
     }
 }
 
@@ -34,21 +45,30 @@ impl OptimizerConfig {
         check("lr", self.lr, self.lr > 0.0, "must be positive; try 3e-4");
         check("beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "must be in 0 .. 1; try 0.9");
         check("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "must be in 0 .. 1; try 0.95");
+        check("beta2_c", self.beta2_c, self.beta2_c >= 0.0, "must not be negative; try 0.8, or 0 for a constant beta2");
         check("eps", self.eps, self.eps > 0.0, "must be positive; try 1e-8");
         check("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "must not be negative; try 0.1");
         out
     }
 
     /// What `Op::AdamW` reads at step `t`, counted from 1.
-    pub(crate) fn hyper(&self, lr: f64, t: u64) -> [f64; 3] {
-        [lr, 1.0 - self.beta1.powf(t as f64), 1.0 - self.beta2.powf(t as f64)]
+    pub(crate) fn hyper(&self, lr: f64, t: u64) -> [f64; 4] {
+        let (t, beta2) = (t as f64, self.beta2_at(t));
+        [lr, 1.0 - self.beta1.powf(t), 1.0 - beta2.powf(t), beta2]
+    }
+
+    /// Of step `t`, counted from 1.
+    pub fn beta2_at(&self, t: u64) -> f64 {
+        if self.beta2_c > 0.0 { self.beta2.max(1.0 - (t as f64).powf(-self.beta2_c)) } else { self.beta2 }
     }
 }
 
 pub(crate) fn step(dev: &mut dyn Backend, config: &OptimizerConfig, plan: &Plan, mem: &Memory, id: RankId, u: Unit) {
     let own = plan.stepped(u, id);
-    let [m, v] = mem.view(Res::Opt(u)).split([own.len(); 2]);
-    let (p, g) = (mem.view(Res::Param(u)), mem.view(Res::Grad(u, Place(0))));
+    let (n, g) = (own.len(), mem.view(Res::Grad(u, Place(0))));
+    let [m, v] = mem.view(Res::Opt(u)).sub(0, 2 * n).split([n; 2]);
+    let param = mem.view(Res::Param(u)).sub(own.start, n);
+    let p = if plan.has_master() { mem.view(Res::Opt(u)).sub(2 * n, n) } else { param };
     for run in Bucket::decay_runs(&plan.model, u, own.clone()) {
         let (at, len) = (run.range.start, run.range.len());
         let in_shard = at - own.start;
@@ -56,13 +76,15 @@ pub(crate) fn step(dev: &mut dyn Backend, config: &OptimizerConfig, plan: &Plan,
             g: g.sub(at, len),
             norm: mem.view(Res::Norm),
             hyper: mem.view(Res::Hyper),
-            p: p.sub(at, len),
+            p: p.sub(in_shard, len),
             m: m.sub(in_shard, len),
             v: v.sub(in_shard, len),
             beta1: config.beta1,
-            beta2: config.beta2,
             eps: config.eps,
             weight_decay: if run.decay || config.decay_all { config.weight_decay } else { 0.0 },
         });
+    }
+    if plan.has_master() {
+        dev.run(Op::Copy { x: p, y: param });
     }
 }

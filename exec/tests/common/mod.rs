@@ -1,9 +1,9 @@
 //! A small model on made-up tokens, trained in any layout.
 #![allow(dead_code)] // each test file uses a part
 use backend::{DType, Heads};
-use exec::{Hyper, Lanes, OptimizerConfig, Rank, State, World};
-use model::{Decoder, Family, Inputs, Phase, Rope};
-use plan::{Mesh, Micro, PipelineSchedule, Plan, StepShape};
+use exec::{Hyper, Lanes, OptimizerConfig, Rank, State, StepConfig, TypeSums, World};
+use model::{Decoder, Inputs, Phase};
+use plan::{Mesh, Micro, PipelineSchedule, Plan, Recompute, StepShape};
 use schedule::{Action, RankPrograms, lower};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub const T: usize = 24;
 pub const VOCAB: usize = 61;
+pub const TYPES: usize = 2;
 
 /// A layout, and how it is run.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,9 @@ pub struct Layout {
     /// Micro-batches of the global step.
     pub micros: usize,
     pub tied: bool,
+    pub recompute: Recompute,
+    /// Of parameters and activations.
+    pub dtype: DType,
     pub lanes: Lanes,
     pub threads: usize,
 }
@@ -36,27 +40,22 @@ pub const ONE: Layout = Layout {
     leaves: 0,
     micros: 8,
     tied: false,
+    recompute: Recompute::NONE,
+    dtype: DType::F32,
     lanes: Lanes::Direct,
     threads: 1,
 };
 
 impl Layout {
     pub fn plan(&self) -> Plan {
-        let model = Decoder {
-            family: Family::Llama,
-            vocab: VOCAB,
-            hidden: 20,
-            layers: 3,
-            heads: Heads { n: 4, kv: 2, dim: 6 },
-            ffn: 28,
-            norm_eps: 1e-5,
-            rope: Rope { theta: 1e4, scaling: None },
-            tied: self.tied,
-            max_positions: T,
-            init_std: 0.1,
-        };
+        let heads = Heads { n: 4, kv: 2, dim: 6 };
+        let model =
+            Decoder { tied: self.tied, max_positions: T, init_std: 0.1, ..Decoder::llama(VOCAB, 20, 3, heads, 28) };
         let mesh = Mesh { data: self.data, pipeline: self.pipeline, shard_optimizer: self.shard_optimizer };
-        Plan::new(model, mesh, DType::F32, T, self.leaves)
+        let mut plan = Plan::new(model, mesh, self.dtype, T, self.leaves);
+        plan.recompute = self.recompute;
+        plan.types = TYPES;
+        plan
     }
 
     pub fn shape(&self) -> StepShape {
@@ -79,12 +78,16 @@ impl Layout {
     pub fn world(&self) -> World {
         World {
             plan: Arc::new(self.plan()),
-            optimizer: OptimizerConfig { lr: 1e-2, ..Default::default() },
-            max_norm: 1.0,
+            step: StepConfig {
+                optimizer: OptimizerConfig { lr: 1e-2, ..Default::default() },
+                label_smoothing: 0.1,
+                ..Default::default()
+            },
             lanes: self.lanes,
             threads: self.threads,
             timeout: Duration::from_secs(60),
             record: false,
+            clock: None,
         }
     }
 }
@@ -94,6 +97,8 @@ impl Layout {
 pub struct Outcome {
     pub losses: Vec<f64>,
     pub norms: Vec<f64>,
+    /// By type: loss, tokens, hits.
+    pub types: Vec<Vec<TypeSums>>,
     /// Parameters and both moments by name.
     pub state: BTreeMap<String, Vec<u32>>,
 }
@@ -111,7 +116,8 @@ pub fn slab(number: u64) -> Vec<u32> {
     (0..T).for_each(|i| ids.push((ids[i] * 7 + 3 + draw(3)) % VOCAB as u32));
     let positions: Vec<u32> = cu.windows(2).flat_map(|w| 0..w[1] - w[0]).collect();
     let labels: Vec<u32> = (1..=T).map(|i| if cu.contains(&(i as u32)) { u32::MAX } else { ids[i] }).collect();
-    Inputs::packed(&ids[..T], &positions, &labels, &cu)
+    let types: Vec<u32> = (0..T as u32).map(|i| u32::from(i >= cut)).collect();
+    Inputs::packed(&ids[..T], &positions, &labels, &cu, &types)
 }
 
 pub fn init(rank: &mut Rank) {
@@ -137,8 +143,12 @@ pub fn train(layout: &Layout, steps: u64) -> Outcome {
 }
 
 pub fn train_actions(layout: &Layout, actions: &[Vec<Action>], steps: u64) -> Outcome {
+    train_world(layout, layout.world(), actions, steps)
+}
+
+pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps: u64) -> Outcome {
     let shape = layout.shape();
-    let ranks = layout.world().launch(layout.programs(actions), |rank| {
+    let ranks = world.launch(layout.programs(actions), |rank| {
         init(rank);
         let mut results = vec![];
         for index in 0..steps {
@@ -149,7 +159,7 @@ pub fn train_actions(layout: &Layout, actions: &[Vec<Action>], steps: u64) -> Ou
         let mut state = vec![];
         for spec in rank.params() {
             for (name, part, range) in [
-                ("param", State::Param, 0..spec.len()),
+                ("param", State::Param, if rank.plan.has_master() { rank.stepped(&spec) } else { 0..spec.len() }),
                 ("exp_avg", State::ExpAvg, rank.stepped(&spec)),
                 ("exp_avg_sq", State::ExpAvgSq, rank.stepped(&spec)),
             ] {
@@ -160,13 +170,14 @@ pub fn train_actions(layout: &Layout, actions: &[Vec<Action>], steps: u64) -> Ou
         }
         (results, state)
     });
-    let mut out = Outcome { losses: vec![], norms: vec![], state: BTreeMap::new() };
+    let mut out = Outcome { losses: vec![], norms: vec![], types: vec![], state: BTreeMap::new() };
     for (results, state) in ranks {
-        let losses: Vec<f64> = results.iter().map(|r| r.loss.mean()).collect();
+        let losses: Vec<f64> = results.iter().map(|r| r.losses.all.mean()).collect();
         let norms: Vec<f64> = results.iter().map(|r| r.grad_norm).collect();
         assert!(results.iter().all(|r| r.taken));
         assert!(out.losses.is_empty() || (&out.losses, &out.norms) == (&losses, &norms), "every rank sees the same");
         (out.losses, out.norms) = (losses, norms);
+        out.types = results.into_iter().map(|r| r.losses.types).collect();
         for (name, at, len, bits) in state {
             let whole = out.state.entry(name).or_insert_with(|| vec![0; len]);
             whole[at..at + bits.len()].copy_from_slice(&bits);

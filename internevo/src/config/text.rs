@@ -9,11 +9,10 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 /// Keys that have no default, with what to write.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 6] = [
     ("name", "name = \"demo\" at the top"),
     ("model", "a section [model], with init_from = \"DIR\" or with sizes"),
     ("data.kind", "kind = \"text\" under [data]"),
-    ("data.path", "path = \"corpus/\" under [data]"),
     ("data.seq_len", "seq_len = 512 under [data]"),
     ("data.micro_batch_size", "micro_batch_size = 4 under [data]"),
     ("train.steps", "steps = 100 under [train]"),

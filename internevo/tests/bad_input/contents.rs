@@ -14,22 +14,22 @@ fn weights() {
         refused(&desk, &[(train, needles), ("plan run.toml --set model.init_from=model", needles)]);
         desk.write("model/config.json", &config);
     };
-    with_config(
-        "\"silu\"",
-        "\"gelu\"",
-        &["model/config.json", "hidden_act = \"gelu\" changes the maths and is not supported"],
-    );
+    with_config("\"silu\"", "\"relu\"", &["model/config.json", "hidden_act = \"relu\""]);
     with_config(
         "\"rope_scaling\": null",
-        "\"rope_scaling\": {\"rope_type\": \"yarn\"}",
-        &["rope_type \"yarn\" is not supported; supported: default, linear, llama3"],
+        "\"rope_scaling\": {\"rope_type\": \"longrope\"}",
+        &["rope_type \"longrope\" is not supported; supported: default, linear, dynamic, llama3, yarn"],
     );
     with_config(
         "\"use_cache\"",
         "\"sliding_window\": 4096, \"use_cache\"",
         &["sliding_window = 4096 is not known here and may change the maths"],
     );
-    with_config("\"llama\"", "\"mamba\"", &["model_type = \"mamba\" is not supported; supported: llama, internlm2"]);
+    with_config(
+        "\"llama\"",
+        "\"mamba\"",
+        &["model_type = \"mamba\" is not supported; supported: llama, internlm, internlm2, mistral, "],
+    );
     with_config(
         "\"num_hidden_layers\": 3",
         "\"num_hidden_layers\": 4",
@@ -102,13 +102,13 @@ fn tokens() {
             (
                 "--set data.valid.frac=0.1",
                 &[
-                    "data.valid.frac is not a key; there are fraction, path",
-                    "data.valid needs one of fraction and path",
+                    "data.valid.frac is not a key; there are fraction, path, sets, random",
+                    "data.valid needs one of fraction, path, sets",
                 ],
             ),
             (
                 "--set data.valid.fraction=0.1 --set data.valid.path=ids.bin",
-                &["data.valid needs one of fraction and path"],
+                &["data.valid needs one of fraction, path, sets"],
             ),
             ("--set data.valid.path=short.bin", &["short.bin: the validation split holds 8 tokens and a row needs 9"]),
             ("--set data.valid.path=outside.bin", &["outside.bin: ids[123] = 40"]),

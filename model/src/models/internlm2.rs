@@ -1,24 +1,32 @@
 //! InternLM2: LLaMA's maths with queries, keys and values in one matrix, grouped by key/value head: its rows are, for
-//! each of the K groups, N/K query heads, then the key head, then the value head, of H rows each.
-use super::{FileTensor, Piece, json::Fields};
-use crate::{Decoder, Family};
+//! each of the K groups, N/K query heads, then the key head, then the value head, of H rows each. A model with normalised
+//! head rows is stored with the rows normalised, and is then the same without.
+use super::fields::Fields;
+use super::json;
+use super::llama;
+use super::tensors::{FileTensor, rows};
+use crate::{AttentionBias, Decoder, Family};
 use serde_json::{Value, json};
+
+pub fn base() -> Decoder {
+    Decoder { family: Family::Internlm2, ..llama::base() }
+}
 
 pub fn from_json(config: &Value) -> Result<Decoder, Vec<String>> {
     let mut f = Fields::new(config);
     f.expect("hidden_act", "silu");
-    f.expect("bias", false);
-    f.decoder(Family::Internlm2)
+    let m = f.shape(base());
+    let attention_bias = f.attention_bias("bias");
+    f.finish(Decoder { attention_bias, ..m })
 }
 
 pub fn to_json(m: &Decoder) -> Value {
-    let mut out = json!({
+    let own = json!({
         "architectures": ["InternLM2ForCausalLM"],
         "model_type": "internlm2",
-        "bias": false,
+        "bias": m.attention_bias == AttentionBias::All,
     });
-    super::json::put_shape(&mut out, m);
-    out
+    json::with_shape(m, own)
 }
 
 pub fn tensors(m: &Decoder) -> Vec<FileTensor> {
@@ -28,37 +36,36 @@ pub fn tensors(m: &Decoder) -> Vec<FileTensor> {
             Some((layer, field)) => (format!("model.layers.{layer}."), field),
             None => (String::new(), spec.name.as_str()),
         };
+        let (field, kind) = field.rsplit_once('.').expect("a name ends with what it is");
         let native = match field {
-            "model.embed_tokens.weight" => "model.tok_embeddings.weight",
-            "model.norm.weight" => "model.norm.weight",
-            "lm_head.weight" => "output.weight",
-            "input_layernorm.weight" => "attention_norm.weight",
-            "post_attention_layernorm.weight" => "ffn_norm.weight",
-            "self_attn.o_proj.weight" => "attention.wo.weight",
-            "mlp.gate_proj.weight" => "feed_forward.w1.weight",
-            "mlp.up_proj.weight" => "feed_forward.w3.weight",
-            "mlp.down_proj.weight" => "feed_forward.w2.weight",
-            "self_attn.q_proj.weight" => {
-                out.push(wqkv(m, &prefix));
+            "model.embed_tokens" => "model.tok_embeddings",
+            "model.norm" => "model.norm",
+            "lm_head" => "output",
+            "input_layernorm" => "attention_norm",
+            "post_attention_layernorm" => "ffn_norm",
+            "self_attn.o_proj" => "attention.wo",
+            "mlp.gate_proj" => "feed_forward.w1",
+            "mlp.up_proj" => "feed_forward.w3",
+            "mlp.down_proj" => "feed_forward.w2",
+            "self_attn.q_proj" => {
+                out.push(wqkv(m, &prefix, kind));
                 continue;
             }
-            "self_attn.k_proj.weight" | "self_attn.v_proj.weight" => continue, // rows of wqkv
+            "self_attn.k_proj" | "self_attn.v_proj" => continue, // rows of wqkv
             other => unreachable!("a parameter without a name in InternLM2: {other}"),
         };
-        out.push(FileTensor::whole(format!("{prefix}{native}"), &spec));
+        out.push(FileTensor::whole(m, format!("{prefix}{native}.{kind}"), &spec));
     }
     out
 }
 
-fn wqkv(m: &Decoder, prefix: &str) -> FileTensor {
+/// `kind` is weight or bias.
+fn wqkv(m: &Decoder, prefix: &str, kind: &str) -> FileTensor {
     let (h, group) = (m.heads.dim, m.heads.n / m.heads.kv);
-    let piece = |which: &str, start: usize, rows: usize| Piece {
-        param: format!("{prefix}self_attn.{which}_proj.weight"),
-        start,
-        rows,
-    };
+    let of = |which: &str, start: usize, n: usize| rows(m, &format!("{prefix}self_attn.{which}_proj.{kind}"), start, n);
     let pieces = (0..m.heads.kv)
-        .flat_map(|g| [piece("q", g * group * h, group * h), piece("k", g * h, h), piece("v", g * h, h)])
+        .flat_map(|g| [of("q", g * group * h, group * h), of("k", g * h, h), of("v", g * h, h)].concat())
         .collect();
-    FileTensor { name: format!("{prefix}attention.wqkv.weight"), shape: vec![m.heads.qkv(), m.hidden], pieces }
+    let shape = if kind == "bias" { vec![m.heads.qkv()] } else { vec![m.heads.qkv(), m.hidden] };
+    FileTensor { name: format!("{prefix}attention.wqkv.{kind}"), shape, pieces }
 }

@@ -1,33 +1,36 @@
-//! Model families: how a Hugging Face directory spells a [`Decoder`]. A family is one file here and one line in `match`.
+//! Model families: their defaults, and how a Hugging Face directory spells a [`Decoder`]. A family is one file here and
+//! one line in each `match`.
+mod baichuan;
+mod fields;
+mod gemma;
+mod internevo;
+mod internlm;
 mod internlm2;
 mod json;
 mod llama;
+mod mistral;
+mod qwen;
+mod tensors;
 
-use crate::{Decoder, Family, ParamSpec};
+pub use tensors::{FileTensor, Piece};
+
+use crate::{Decoder, Family, Position, Rope};
+use backend::Pairs;
 use serde_json::Value;
 
-/// A tensor of a directory and the parameters its rows belong to.
-#[derive(Clone, PartialEq, Debug)]
-pub struct FileTensor {
-    pub name: String,
-    pub shape: Vec<usize>,
-    /// In the order of the file's rows; together they cover it.
-    pub pieces: Vec<Piece>,
-}
-
-/// `rows` consecutive rows of a file's tensor are rows `start ..` of a parameter. A vector has one number a row.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Piece {
-    pub param: String,
-    pub start: usize,
-    pub rows: usize,
-}
-
-impl FileTensor {
-    /// A tensor that is a parameter, under another name.
-    fn whole(name: String, spec: &ParamSpec) -> FileTensor {
-        let piece = Piece { param: spec.name.clone(), start: 0, rows: spec.shape[0] };
-        FileTensor { name, shape: spec.shape.clone(), pieces: vec![piece] }
+/// What a decoder of a family is where nothing else is said. Sizes are 0.
+pub fn base(family: Family) -> Decoder {
+    match family {
+        Family::Llama => llama::base(),
+        Family::Internlm => internlm::base(),
+        Family::Internlm2 => internlm2::base(),
+        Family::Mistral => mistral::base(),
+        Family::Qwen2 => qwen::base2(),
+        Family::Qwen3 => qwen::base3(),
+        Family::Baichuan => baichuan::base(),
+        Family::Gemma => gemma::base1(),
+        Family::Gemma2 => gemma::base2(),
+        Family::Internevo => internevo::base(),
     }
 }
 
@@ -38,23 +41,76 @@ pub fn from_json(config: &Value) -> Result<Decoder, Vec<String>> {
     };
     match kind {
         "llama" => llama::from_json(config),
+        "internlm" => internlm::from_json(config),
         "internlm2" => internlm2::from_json(config),
-        other => Err(vec![format!("model_type = \"{other}\" is not supported; supported: llama, internlm2")]),
+        "mistral" => mistral::from_json(config),
+        "qwen2" => qwen::from_json2(config),
+        "qwen3" => qwen::from_json3(config),
+        "baichuan" => baichuan::from_json(config),
+        "gemma" => gemma::from_json1(config),
+        "gemma2" => gemma::from_json2(config),
+        "internevo" => internevo::from_json(config),
+        other => Err(vec![format!(
+            "model_type = \"{other}\" is not supported; supported: llama, internlm, internlm2, mistral, qwen2, qwen3, baichuan, gemma, gemma2, internevo"
+        )]),
     }
 }
 
-/// The `config.json` of a decoder, as the family's own or as the equal LLaMA, which has a class in transformers.
+/// The `config.json` of a decoder that the family [`holds`].
 pub fn to_json(decoder: &Decoder, family: Family) -> Value {
     match family {
         Family::Llama => llama::to_json(decoder),
+        Family::Internlm => internlm::to_json(decoder),
         Family::Internlm2 => internlm2::to_json(decoder),
+        Family::Mistral => mistral::to_json(decoder),
+        Family::Qwen2 => qwen::to_json2(decoder),
+        Family::Qwen3 => qwen::to_json3(decoder),
+        Family::Baichuan => baichuan::to_json(decoder),
+        Family::Gemma => gemma::to_json1(decoder),
+        Family::Gemma2 => gemma::to_json2(decoder),
+        Family::Internevo => internevo::to_json(decoder),
     }
+}
+
+/// Whether a directory of the family can say all that the decoder computes. What only training knows is not asked: the
+/// scale of the embedding's gradient, the initial weights' scale, the order of RoPE's pairs in memory.
+pub fn holds(family: Family, decoder: &Decoder) -> bool {
+    let unit = stores_unit_rows(family, decoder);
+    let said = |m: &Decoder| {
+        let position = match m.position {
+            Position::Rope(rope) => Position::Rope(Rope { pairs: Pairs::Half, ..rope }),
+            Position::Alibi => Position::Alibi,
+        };
+        let norm_head = m.norm_head && !unit;
+        Decoder { family, position, embed_grad_scale: 1.0, scaled_init: true, norm_head, ..m.clone() }
+    };
+    from_json(&to_json(decoder, family)).is_ok_and(|read| said(&read) == said(decoder))
+}
+
+/// Whether the family's directories have the head's rows normalised, because it cannot say that they are to be.
+pub fn stores_unit_rows(family: Family, decoder: &Decoder) -> bool {
+    decoder.norm_head && !decoder.tied && !matches!(family, Family::Baichuan | Family::Internevo)
+}
+
+/// The family that a checkpoint of the decoder is written as: one that transformers has a class for, if any computes the
+/// same; else its own; else ours.
+pub fn directory(decoder: &Decoder) -> Family {
+    const CLASSES: [Family; 6] =
+        [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3, Family::Gemma, Family::Gemma2];
+    let own = decoder.family;
+    // Two classes refuse other widths of a head when they are opened.
+    let whole = decoder.hidden.is_multiple_of(decoder.heads.n);
+    let opens = |f: &Family| whole || !matches!(f, Family::Llama | Family::Gemma2);
+    let classes = CLASSES.into_iter().filter(|f| *f == own).chain(CLASSES).filter(opens);
+    classes.chain([own]).find(|f| holds(*f, decoder)).unwrap_or(Family::Internevo)
 }
 
 /// The tensors of a directory of that family.
 pub fn tensors(decoder: &Decoder, family: Family) -> Vec<FileTensor> {
     match family {
-        Family::Llama => llama::tensors(decoder),
         Family::Internlm2 => internlm2::tensors(decoder),
+        Family::Baichuan => baichuan::tensors(decoder),
+        Family::Llama | Family::Internlm | Family::Mistral | Family::Qwen2 | Family::Qwen3 => tensors::own(decoder),
+        Family::Gemma | Family::Gemma2 | Family::Internevo => tensors::own(decoder),
     }
 }

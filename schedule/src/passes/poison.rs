@@ -1,4 +1,4 @@
-//! Marks every planned resource with NaN as soon as it is dead. A program that still computes the same bits reads
+//! Marks every planned resource with NaN as soon as it is dead, in each of its lives. A program that still computes the same bits reads
 //! nothing after its planned death: one of the proofs of the memory plan.
 use crate::Action;
 use plan::{Plan, Res, StepShape};
@@ -6,9 +6,17 @@ use std::collections::BTreeMap;
 
 pub fn poison(plan: &Plan, shape: StepShape, actions: &[Action]) -> Vec<Action> {
     let mut last: BTreeMap<Res, usize> = BTreeMap::new();
+    let mut deaths: Vec<Vec<Res>> = vec![vec![]; actions.len()];
     for (i, a) in actions.iter().enumerate() {
-        last.extend(a.touch(plan, shape).all().filter(|r| !r.is_persistent()).map(|r| (r, i)));
+        let touch = a.touch(plan, shape);
+        for res in touch.all().filter(|r| !r.is_persistent()) {
+            let before = last.insert(res, i).filter(|at| *at < i);
+            if let (Some(at), false) = (before, touch.reads.contains(&res)) {
+                deaths[at].push(res);
+            }
+        }
     }
-    let dies = |i: usize| last.iter().filter(move |(_, at)| **at == i).map(|(&res, _)| Action::Poison { res });
-    actions.iter().enumerate().flat_map(|(i, a)| std::iter::once(*a).chain(dies(i))).collect()
+    last.into_iter().for_each(|(res, at)| deaths[at].push(res));
+    let poison = |i: usize| deaths[i].iter().map(|&res| Action::Poison { res }).collect::<Vec<_>>();
+    actions.iter().enumerate().flat_map(|(i, a)| std::iter::once(*a).chain(poison(i))).collect()
 }

@@ -1,7 +1,7 @@
 //! What one rank's program means: an abstract run that knows what every resource holds.
 use crate::{Action, text};
 use model::{Phase, Unit};
-use plan::{Micro, Place, Plan, RankId, Res, Stage, StepShape};
+use plan::{Again, Micro, Place, Plan, RankId, Res, Stage, StepShape};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -19,9 +19,11 @@ pub fn check(plan: &Plan, rank: RankId, shape: StepShape, actions: &[Action]) ->
     let stage = plan.mesh.stage(rank);
     let units = plan.units(stage);
     let (done, grads, dx) = (HashSet::new(), HashMap::new(), HashMap::new());
-    let mut state = State { plan, shape, stage, units, done, grads, dx, returned: HashSet::new() };
+    let (returned, dead) = (HashSet::new(), HashSet::new());
+    let mut state = State { plan, shape, stage, units, done, grads, dx, returned, dead };
     for (i, action) in actions.iter().enumerate() {
-        let fault = if state.done.contains(action) && !matches!(action, Action::Merge { .. }) {
+        let may_come_again = matches!(action, Action::Merge { .. } | Action::Poison { .. });
+        let fault = if state.done.contains(action) && !may_come_again {
             Err("a second time in one step".to_string())
         } else {
             state.step(action)
@@ -43,6 +45,8 @@ struct State<'a> {
     dx: HashMap<Micro, Unit>,
     /// Which backwards have been.
     returned: HashSet<Part>,
+    /// What was poisoned and not written anew.
+    dead: HashSet<Res>,
 }
 
 impl State<'_> {
@@ -102,10 +106,11 @@ impl State<'_> {
     }
 
     fn step(&mut self, action: &Action) -> Result<(), String> {
-        let dead = |res: &Res| self.done.contains(&Action::Poison { res: *res });
-        if let Some(res) = action.touch(self.plan, self.shape).all().find(dead) {
-            return Err(format!("`{}` was poisoned before", self.plan.show(res)));
+        let touch = action.touch(self.plan, self.shape);
+        if let Some(res) = touch.reads.iter().find(|r| self.dead.contains(r)) {
+            return Err(format!("`{}` was poisoned before", self.plan.show(*res)));
         }
+        self.dead.retain(|r| !touch.writes.contains(r));
         if *action != Action::Begin {
             self.need(Action::Begin)?;
         }
@@ -118,6 +123,7 @@ impl State<'_> {
                 self.micros().try_for_each(|m| self.need(Action::Load { m }))
             }
             Action::Forward { u, m } => self.forward(u, m),
+            Action::Recompute { u, m } => self.recompute(u, m),
             Action::Backward { u, m, place, acc } => self.backward(u, m, place, acc),
             Action::Merge { u, place } => self.merge(u, place),
             Action::Reduce { u } => {
@@ -148,7 +154,10 @@ impl State<'_> {
                 self.need(Action::Step { u })
             }
             Action::Poison { res } if res.is_persistent() => Err("only planned memory dies".into()),
-            Action::Poison { .. } => Ok(()),
+            Action::Poison { res } => {
+                self.dead.insert(res);
+                Ok(())
+            }
         }
     }
 
@@ -187,10 +196,38 @@ impl State<'_> {
         }
     }
 
+    /// The same numbers again: from the same input, before the parameters change.
+    fn recompute(&self, u: Unit, m: Micro) -> Result<(), String> {
+        self.only_in_training()?;
+        self.own(u)?;
+        self.need(Action::Forward { u, m })?;
+        if self.plan.again(u) == Again::Nothing {
+            return Err(format!("memory.recompute keeps what {} saves", self.plan.model.kind(u).name()));
+        }
+        if self.returned.contains(&(u, m)) {
+            return Err("after the backward that it is for".into());
+        }
+        self.input_again(u, m)?;
+        self.before_the_step(u)
+    }
+
+    /// A layer's inner stream was not kept either.
+    fn input_again(&self, u: Unit, m: Micro) -> Result<(), String> {
+        let before = Unit(u.0 - 1);
+        if u.0 > self.units.start && self.plan.again(before) == Again::SavedAndOutput {
+            // The layer's own: the output of the layer before is kept.
+            self.need(Action::Recompute { u: before, m })?;
+        }
+        Ok(())
+    }
+
     fn backward(&mut self, u: Unit, m: Micro, place: Place, acc: bool) -> Result<(), String> {
         self.only_in_training()?;
         self.own(u)?;
         self.need(Action::Forward { u, m })?;
+        if self.plan.again(u) != Again::Nothing {
+            self.need(Action::Recompute { u, m })?;
+        }
         self.before_the_step(u)?;
         if u != self.plan.model.head() && self.dx.get(&m) != Some(&u) {
             return Err(format!("the gradient of the output of {} is not there", self.plan.model.kind(u).name()));

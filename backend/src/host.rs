@@ -1,0 +1,39 @@
+//! Host values in and out of views of any float type.
+use crate::{Backend, DType, View};
+use half::{bf16, f16};
+
+/// Host values of a view.
+pub fn download<E: crate::Element>(dev: &mut dyn Backend, view: View) -> Vec<E> {
+    assert_eq!(view.dtype, E::DTYPE, "download of {view:?}");
+    let mut out = vec![E::zeroed(); view.len];
+    dev.download(view, bytemuck::cast_slice_mut(&mut out));
+    out
+}
+
+/// Writes host values into a view.
+pub fn upload<E: crate::Element>(dev: &mut dyn Backend, src: &[E], view: View) {
+    assert_eq!((view.dtype, view.len), (E::DTYPE, src.len()), "upload to {view:?}");
+    dev.upload(bytemuck::cast_slice(src), view);
+}
+
+/// As f32: rounded if the view holds f64.
+pub fn download_floats(dev: &mut dyn Backend, view: View) -> Vec<f32> {
+    match view.dtype {
+        DType::F32 => download(dev, view),
+        DType::F64 => download::<f64>(dev, view).into_iter().map(|x| x as f32).collect(),
+        DType::BF16 => download::<bf16>(dev, view).into_iter().map(f32::from).collect(),
+        DType::F16 => download::<f16>(dev, view).into_iter().map(f32::from).collect(),
+        DType::U32 => panic!("{view:?} holds no floats"),
+    }
+}
+
+/// Rounded to the view's type, to nearest and ties to even.
+pub fn upload_floats(dev: &mut dyn Backend, src: &[f32], view: View) {
+    match view.dtype {
+        DType::F32 => upload(dev, src, view),
+        DType::F64 => upload(dev, &src.iter().map(|&x| x as f64).collect::<Vec<_>>(), view),
+        DType::BF16 => upload(dev, &src.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>(), view),
+        DType::F16 => upload(dev, &src.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(), view),
+        DType::U32 => panic!("{view:?} holds no floats"),
+    }
+}

@@ -1,0 +1,133 @@
+//! The state of a training in and out of a checkpoint: weights, optimizer, and how far it has come.
+use crate::control::Control;
+use crate::prepare::Weights;
+use crate::train::Run;
+use anyhow::{Result, anyhow, bail};
+use checkpoint::{Part, Save};
+use exec::{Rank, State};
+use model::ParamSpec;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// How far a training has come, besides its step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Label tokens.
+    pub tokens: u64,
+    /// All tokens of the steps that were taken, as the original counts.
+    pub consumed: u64,
+    /// Steps that were skipped because their gradient was not finite.
+    pub skipped: u64,
+}
+
+/// Parameters of this rank, and on a resume its optimizer state.
+pub fn put(run: &Run, rank: &mut Rank) -> Result<Progress> {
+    const PIECE: usize = 1 << 20;
+    let fill = |rank: &mut Rank,
+                state: State,
+                spec: &ParamSpec,
+                range: std::ops::Range<usize>,
+                read: &dyn Fn(usize, &mut [f32]) -> Result<()>| {
+        for start in range.clone().step_by(PIECE) {
+            let mut piece = vec![0.0; PIECE.min(range.end - start)];
+            read(start, &mut piece)?;
+            rank.set(state, spec, start, &piece);
+        }
+        anyhow::Ok(())
+    };
+    for spec in rank.params() {
+        fill(rank, State::Param, &spec, 0..spec.len(), &|start, out| {
+            match &run.weights {
+                Weights::Random => model::initial(&spec, run.config.seed, start, out),
+                Weights::Directory(dir) => dir.read(&spec.name, start, out)?,
+                Weights::Checkpoint(training) => training.read(Part::Param, &spec.name, start, out)?,
+            }
+            Ok(())
+        })?;
+        if let Weights::Checkpoint(training) = &run.weights {
+            let own = rank.stepped(&spec);
+            for (state, part) in [(State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)] {
+                fill(rank, state, &spec, own.clone(), &|start, out| Ok(training.read(part, &spec.name, start, out)?))?;
+            }
+        }
+    }
+    let Weights::Checkpoint(training) = &run.weights else { return Ok(Progress::default()) };
+    let (then, now) = (&training.state()["run"], identity(run));
+    let damaged = |key: &str| anyhow!("training/state.json of the checkpoint has no `{key}`; go back to an older one");
+    for (key, value) in now.as_object().expect("it is an object") {
+        if *then.get(key).ok_or_else(|| damaged(key))? != *value {
+            bail!(
+                "{key} = {value} differs from the {} of the checkpoint, so the data would not go on where it stopped; restore it, or use --fresh",
+                then[key]
+            );
+        }
+    }
+    let number = |key: &str| training.state()[key].as_u64().ok_or_else(|| damaged(key));
+    if run.config.precision.scaling().1.is_some()
+        && let Some(scale) = training.state()["loss_scale"].as_array()
+    {
+        let scale: Option<Vec<f64>> = scale.iter().map(Value::as_f64).collect();
+        rank.set_loss_scale(scale.and_then(|s| s.try_into().ok()).ok_or_else(|| damaged("loss_scale"))?);
+    }
+    Ok(Progress { tokens: number("tokens")?, consumed: number("consumed")?, skipped: number("skipped")? })
+}
+
+/// What a resumed run must share with the one it goes on from.
+fn identity(run: &Run) -> Value {
+    let d = &run.config.data;
+    json!({
+        "seed": run.config.seed,
+        "data.seq_len": d.seq_len,
+        "data.micro_batch_size": d.micro_batch_size,
+        "data.kind": d.kind,
+        "data.shuffle": d.shuffle,
+        "data.cross_documents": d.cross_documents,
+        "data.min_length": d.min_length,
+        "data.min_length_of": d.min_length_of,
+        "data.fixed_length": d.fixed_length,
+        "micro-batches of a step": run.job.course.full() * run.job.plan.mesh.data,
+        "train.ramp_up": run.config.train.ramp_up,
+        "rows of training data": run.data.train.rows(),
+    })
+}
+
+/// Every rank writes its shard; rank 0 makes the checkpoint whole, and only there this is true.
+pub fn write(
+    run: &Run,
+    rank: &mut Rank,
+    control: &Control,
+    save: Arc<Save>,
+    step: u64,
+    progress: Progress,
+) -> Result<bool> {
+    rank.finish()?; // gathers may still be under way
+    let own = write_shard(run, rank, &save).map_err(|e| format!("{e:#}"));
+    // The others let go of it before they say that they have written.
+    let save = control.is_leader().then_some(save);
+    control.written(own).map_err(|e| anyhow!(e))?;
+    let Some(save) = save else { return Ok(false) };
+    let Progress { tokens, consumed, skipped } = progress;
+    let state = json!({
+        "version": 1, "step": step, "tokens": tokens, "consumed": consumed, "skipped": skipped,
+        "loss_scale": rank.loss_scale(), "run": identity(run),
+    });
+    Arc::into_inner(save).expect("the others have let go").commit(&state)?;
+    checkpoint::prune(&run.folder.checkpoints(), run.config.checkpoint.keep_last)?;
+    Ok(true)
+}
+
+fn write_shard(run: &Run, rank: &mut Rank, save: &Save) -> Result<()> {
+    let parts = [(State::Param, Part::Param), (State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)];
+    // Without optimizer shards all replicas hold the same.
+    if !run.job.plan.mesh.shard_optimizer && run.job.plan.mesh.replica(rank.id) > 0 {
+        return Ok(());
+    }
+    for spec in rank.params() {
+        let own = rank.stepped(&spec);
+        for (state, part) in parts {
+            let values = rank.get(state, &spec, own.clone());
+            save.write(part, &spec.name, own.start, &values)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+# A small InternLM2.
+model_type = "INTERNLM2_PUBLIC"
+HIDDEN_SIZE = 512
+MLP_RATIO = 8 / 3
+STD = 0.01
+
+model = dict(
+    num_chunks=1,
+    checkpoint=0.25,
+    dtype="torch.bfloat16",
+    embed_split_hidden=True,
+    parallel_output=True,
+    num_layers=8,
+    hidden_size=HIDDEN_SIZE,
+    vocab_size=1024,
+    num_attention_heads=8,
+    num_kv_attention_heads=4,
+    mlp_ratio=MLP_RATIO,
+    multiple_of=256,
+    embed_grad_scale=0.1,
+    residual_in_fp32=False,
+    norm_type="layernorm",
+    layer_norm_epsilon=1e-6,
+    drop_rate=0,
+    attn_drop_rate=0.0,
+    apply_post_layer_norm=False,
+    no_bias=True,
+    deepnorm=False,
+    is_reward=False,
+    dropout_selective_checkpoint=True,
+    use_scaled_init=False,
+    use_swiglu=True,
+    use_flash_attn=True,
+    max_position_embeddings=4096,
+    use_dynamic_ntk_rope=True,
+    rope_base=500000,
+    adapt_hf=False,
+    qk_interleaved=True,
+    norm_head=True,
+    embedding_init_std=STD,
+    attn_wqkv_init_std=STD,
+    attn_other_init_std=STD,
+    ffn_uplayer_init_std=STD,
+    ffn_other_init_std=STD * 2,
+    out_head_init_std=STD,
+    init_type="normal",
+    num_experts=1,
+    moe_type="GShard",
+    moe_use_residual=False,
+    top_k=1,
+    num_shared_experts=0,
+    moe_layer_kwargs=dict(),
+)
+
+moe = dict(top_k=2)
