@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyper {
     pub lr: f64,
-    /// Counted from 1.
+    /// Updates of the parameters, this one included.
     pub step: u64,
 }
 

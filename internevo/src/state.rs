@@ -16,6 +16,8 @@ pub struct Progress {
     pub tokens: u64,
     /// All tokens of the steps that were taken, as the original counts.
     pub consumed: u64,
+    /// Steps that were taken: Adam's count.
+    pub updates: u64,
     /// Steps that were skipped because their gradient was not finite.
     pub skipped: u64,
 }
@@ -69,7 +71,12 @@ pub fn put(run: &Run, rank: &mut Rank) -> Result<Progress> {
         let scale: Option<Vec<f64>> = scale.iter().map(Value::as_f64).collect();
         rank.set_loss_scale(scale.and_then(|s| s.try_into().ok()).ok_or_else(|| damaged("loss_scale"))?);
     }
-    Ok(Progress { tokens: number("tokens")?, consumed: number("consumed")?, skipped: number("skipped")? })
+    Ok(Progress {
+        tokens: number("tokens")?,
+        consumed: number("consumed")?,
+        updates: number("updates")?,
+        skipped: number("skipped")?,
+    })
 }
 
 /// What a resumed run must share with the one it goes on from.
@@ -106,9 +113,9 @@ pub fn write(
     let save = control.is_leader().then_some(save);
     control.written(own).map_err(|e| anyhow!(e))?;
     let Some(save) = save else { return Ok(false) };
-    let Progress { tokens, consumed, skipped } = progress;
+    let Progress { tokens, consumed, updates, skipped } = progress;
     let state = json!({
-        "version": 1, "step": step, "tokens": tokens, "consumed": consumed, "skipped": skipped,
+        "version": 1, "step": step, "tokens": tokens, "consumed": consumed, "updates": updates, "skipped": skipped,
         "loss_scale": rank.loss_scale(), "run": identity(run),
     });
     Arc::into_inner(save).expect("the others have let go").commit(&state)?;

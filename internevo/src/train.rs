@@ -185,7 +185,8 @@ fn train_step(run: &Run, rank: &mut Rank, index: u64, at: &mut Loop) -> Result<(
         intake.add(&batch.cu_seqlens);
         Ok(batch)
     })?;
-    exec::run(rank, program, Hyper { lr, step }, &mut |m| slabs[m.0].clone())?;
+    let update = at.progress.updates + 1;
+    exec::run(rank, program, Hyper { lr, step: update }, &mut |m| slabs[m.0].clone())?;
     let result = rank.step_result(program);
     let took = began.elapsed();
 
@@ -193,12 +194,13 @@ fn train_step(run: &Run, rank: &mut Rank, index: u64, at: &mut Loop) -> Result<(
     at.progress.tokens += result.losses.all.tokens as u64;
     if result.taken {
         at.progress.consumed += tokens;
+        at.progress.updates += 1;
         at.in_a_row = 0;
     } else {
         at.progress.skipped += 1;
         at.in_a_row += 1;
     }
-    let (beta2, ranks) = (config.optimizer.beta2_at(step), job.plan.mesh.world());
+    let (beta2, ranks) = (config.optimizer.beta2_at(update), job.plan.mesh.world());
     if let Some(report) = &mut at.report {
         let tokens = at.progress.tokens;
         let micro_batches = job.plan.global_micros(shape);
