@@ -151,7 +151,7 @@ pub struct MetricsConfig {
     pub tensorboard: bool,
     /// A loss so many times the one before is a spike, and said so; 0: never.
     pub spike_factor: f64,
-    /// A step so many times as long as the median of the last ones is slow, and said so; 0: never.
+    /// A step so many times as long as the median of the last ones, and half a second longer, is told; 0: never.
     pub slow_factor: f64,
     /// Steps whose timeline is written for Chrome or Perfetto.
     pub trace_steps: Vec<u64>,

@@ -6,6 +6,8 @@ use std::time::Duration;
 const WINDOW: usize = 50;
 /// Steps after which a median means something.
 const ENOUGH: usize = 5;
+/// Less than this above the median is noise.
+const NOTABLE: Duration = Duration::from_millis(500);
 
 pub struct Watch {
     spike_factor: f64,
@@ -27,7 +29,7 @@ impl Watch {
         Some(format!("the loss jumped from {last:.4} to {loss:.4}"))
     }
 
-    /// A step that takes `slow_factor` times the median of those before it.
+    /// A step that takes `slow_factor` times the median of those before it, and notably longer.
     pub fn time(&mut self, took: Duration) -> Option<String> {
         let mut sorted: Vec<Duration> = self.times.iter().copied().collect();
         sorted.sort_unstable();
@@ -40,7 +42,8 @@ impl Watch {
         }
         let median = sorted[sorted.len() / 2];
         let slow = took.as_secs_f64() > median.as_secs_f64() * self.slow_factor;
-        slow.then(|| format!("a slow step: {took:.1?}, while the median of the last {} is {median:.1?}", sorted.len()))
+        (slow && took - median > NOTABLE)
+            .then(|| format!("a slow step: {took:.1?}, while the median of the last {} is {median:.1?}", sorted.len()))
     }
 }
 
@@ -67,7 +70,11 @@ mod tests {
         let mut w = Watch::new(0.0, 2.0);
         assert_eq!(w.time(ms(900)), None, "the first steps warm up");
         assert!((0..10).all(|_| w.time(ms(100)).is_none()));
-        assert_eq!(w.time(ms(190)), None);
-        assert!(w.time(ms(210)).unwrap().contains("median of the last 12 is 100.0ms"));
+        assert_eq!(w.time(ms(590)), None, "that is noise");
+        assert!(w.time(ms(610)).unwrap().contains("median of the last 12 is 100.0ms"));
+        let mut w = Watch::new(0.0, 2.0);
+        assert!((0..10).all(|_| w.time(ms(1000)).is_none()));
+        assert_eq!(w.time(ms(1900)), None);
+        assert!(w.time(ms(2100)).is_some());
     }
 }

@@ -39,6 +39,7 @@ const MUTANTS: &[Mutant] = &[
     mutant("cross_entropy", "smoothing * (log_total + max.f64() - mean)", "smoothing * (log_total - mean)", "the loss that is spread over all forgets the largest logit"),
     mutant("elementwise", "y[i] += x[i];", "y[i] = x[i];", "an addition overwrites"),
     mutant("embedding", "dw[i] += scale * dy[i];", "dw[i] += dy[i];", "the gradient of an embedding is not scaled"),
+    mutant("exp", "n * LN2[1]", "n * 0.0", "the second part of ln 2 is missing"),
     mutant("grad_norm", "[length, factor / scale[0], 1.0]", "[length, factor, 1.0]", "the loss scale is not undone"),
     mutant("grad_norm", "(*good, *overflows) = (0.0, 0.0);", "*good = 0.0;", "overflows are never forgotten"),
     mutant("head_norm", "head >= heads.n)", "head > heads.n)", "the first key has the weight of queries"),

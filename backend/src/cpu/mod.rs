@@ -11,6 +11,7 @@ mod bias;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
+mod exp;
 mod grad_norm;
 mod head_norm;
 mod layernorm;

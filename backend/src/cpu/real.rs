@@ -29,7 +29,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ident, $erf:path) => {
+    ($t:ident, $exp:path, $erf:path) => {
         impl Real for $t {
             const ZERO: $t = 0.0;
             const ONE: $t = 1.0;
@@ -44,8 +44,9 @@ macro_rules! real {
             fn sqrt(self) -> $t {
                 self.sqrt()
             }
+            #[inline(always)]
             fn exp(self) -> $t {
-                self.exp()
+                $exp(self)
             }
             fn ln(self) -> $t {
                 self.ln()
@@ -59,5 +60,5 @@ macro_rules! real {
         }
     };
 }
-real!(f32, libm::erff);
-real!(f64, libm::erf);
+real!(f32, super::exp::exp, libm::erff);
+real!(f64, f64::exp, libm::erf);

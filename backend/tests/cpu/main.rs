@@ -2,6 +2,7 @@
 //! numbers of threads, and on numbers stored in less.
 mod cached;
 mod device;
+mod devices;
 mod examples;
 mod finite_differences;
 mod loss;

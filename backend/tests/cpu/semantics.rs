@@ -119,6 +119,54 @@ fn large_numbers_do_not_overflow() {
     }
 }
 
+/// A window as long as the longest segment hides nothing and changes no bit; one of a single token leaves its value.
+#[test]
+fn windows() {
+    let (dev, heads) = (&mut Device::new(DType::F32, 2), heads(4, 2, 8));
+    let (qkv, d_o, cu_seqlens) = (draw(1, 200 * heads.qkv()), draw(2, 200 * heads.out()), [0, 130, 130, 200]);
+    let of = |window| Scores { window, ..plain(heads) };
+    let out = dev.attention(&qkv, &cu_seqlens, heads, of(None));
+    let dqkv = dev.attention_backward(&qkv, &cu_seqlens, &out, &d_o, heads, of(None));
+    for window in [130, 131, usize::MAX] {
+        assert!(dev.attention(&qkv, &cu_seqlens, heads, of(Some(window))) == out, "{window}");
+        let same = dev.attention_backward(&qkv, &cu_seqlens, &out, &d_o, heads, of(Some(window))) == dqkv;
+        assert!(same, "backward, {window}");
+    }
+    // One less, and the last token of the first segment misses its first.
+    let [narrower, _] = dev.attention(&qkv, &cu_seqlens, heads, of(Some(129)));
+    let differ: Vec<usize> = (0..200 * heads.out()).filter(|&i| narrower[i] != out[0][i]).collect();
+    assert!(!differ.is_empty() && differ.iter().all(|i| i / heads.out() == 129));
+
+    let [o, _] = dev.attention(&qkv, &cu_seqlens, heads, of(Some(1)));
+    for (o, qkv) in o.chunks(heads.out()).zip(qkv.chunks(heads.qkv())) {
+        let (first, second) = qkv[6 * 8..].split_at(8);
+        assert_eq!(o, [first, first, second, second].concat());
+    }
+}
+
+/// What one segment holds, NaN included, does not reach another.
+#[test]
+fn segments_are_apart() {
+    let (dev, heads) = (&mut Device::new(DType::F32, 2), heads(2, 1, 4));
+    let (mut qkv, mut d_o, cu_seqlens) = (draw(1, 90 * heads.qkv()), draw(2, 90 * heads.out()), [0, 20, 20, 70, 90]);
+    qkv[20 * heads.qkv()..70 * heads.qkv()].fill(f64::NAN);
+    d_o[20 * heads.out()..70 * heads.out()].fill(f64::NAN);
+    let out = dev.attention(&qkv, &cu_seqlens, heads, plain(heads));
+    let dqkv = dev.attention_backward(&qkv, &cu_seqlens, &out, &d_o, heads, plain(heads));
+    for (x, width) in [(&out[0], heads.out()), (&dqkv, heads.qkv())] {
+        for (token, row) in x.chunks(width).enumerate() {
+            assert_eq!(row.iter().any(|x| x.is_nan()), (20..70).contains(&token), "token {token}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a token sees itself")]
+fn an_empty_window_is_refused() {
+    let heads = heads(1, 1, 1);
+    Device::new(DType::F32, 1).attention(&[1.0; 3], &[0, 1], heads, Scores { window: Some(0), ..plain(heads) });
+}
+
 /// With queries of zeros the scores are the slopes alone: the log-sum-exp of two tokens is ln(1 + exp(-slope)).
 #[test]
 fn slopes_of_alibi() {

@@ -32,6 +32,21 @@ fn every_operation() {
     }
 }
 
+/// Conversions are cut into tiles too.
+#[test]
+fn stored_in_sixteen_bits() {
+    for narrow in [DType::BF16, DType::F16] {
+        let all = examples(257, 128);
+        same_bits(|dev| {
+            let run = |example: &Example| {
+                let tensors = example.run_on(dev, &example.tensors, &vec![narrow; example.tensors.len()]);
+                tensors.into_iter().map(|x| (example.name.clone(), x)).collect::<Vec<_>>()
+            };
+            all.iter().flat_map(run).collect()
+        });
+    }
+}
+
 #[test]
 fn large_products() {
     let odd = [[1, 7, 5], [1, 300, 700], [65, 129, 300], [600, 33, 257], [2, 1, 1], [1030, 64, 96], [129, 2, 513]];
