@@ -1,6 +1,6 @@
 //! Memory of one rank: regions allocated once, and the ledger that keeps views honest.
 //!
-//! Soundness in four sentences. (1) A `Mem` is allocated zeroed and aligned and freed when its last `Arc` goes; every
+//! Soundness in four sentences. (1) A `Mem` is mapped zeroed and aligned and unmapped when its last `Arc` goes; every
 //! bit pattern is a valid [`Element`]. (2) Slices come only out of `Arena::resolve(&mut self)`, so slices of two calls
 //! never coexist; inside one call each written view is checked against every other view. (3) Memory that a communicator
 //! may touch is a [`Loan`]: an affine token that the arena issues and takes back; until then the ledger refuses
@@ -9,7 +9,8 @@
 //!
 //! Correct waits are therefore not needed for memory safety: they are what makes the ledger never fire.
 use crate::{DType, Element, Event, Mark, Queue, REGIONS, Region, View};
-use std::{alloc, marker::PhantomData, ptr::NonNull, sync::Arc};
+use memmap2::MmapMut;
+use std::{marker::PhantomData, ptr::NonNull, sync::Arc};
 
 /// Bytes of each region, by `Region as usize`.
 pub type Sizes = [usize; REGIONS.len()];
@@ -17,12 +18,12 @@ pub type Sizes = [usize; REGIONS.len()];
 /// Every slab starts on a cache line.
 const ALIGN: usize = 64;
 
-/// One allocation. `base` is raw on purpose, see (4). A phantom one (Meta) has addresses but no memory.
+/// One mapping. `base` is raw on purpose, see (4). A phantom one (Meta) has addresses but no memory.
 struct Mem {
     base: NonNull<u8>,
-    layout: alloc::Layout,
     size: usize,
-    real: bool,
+    /// Keeps the pages; nobody looks at them through it.
+    pages: Option<MmapMut>,
 }
 // SAFETY: Mem only hands out raw pointers; who may use them is decided by Arena and Loan.
 unsafe impl Send for Mem {}
@@ -31,24 +32,24 @@ unsafe impl Sync for Mem {}
 
 impl Mem {
     fn new(size: usize, real: bool) -> Arc<Mem> {
-        let layout = alloc::Layout::from_size_align(size.max(ALIGN), ALIGN).expect("a region fits an address space");
-        let base = if real {
-            // SAFETY: the size is not zero.
-            unsafe { alloc::alloc_zeroed(layout) }
-        } else {
-            std::ptr::without_provenance_mut(ALIGN)
+        let mut pages = real.then(|| zeroed_pages(size.max(ALIGN)));
+        let base = match &mut pages {
+            Some(pages) => pages.as_mut_ptr(),
+            None => std::ptr::without_provenance_mut(ALIGN),
         };
-        let base = NonNull::new(base).unwrap_or_else(|| alloc::handle_alloc_error(layout));
-        Arc::new(Mem { base, layout, size, real })
+        Arc::new(Mem { base: NonNull::new(base).expect("memory is not at address zero"), size, pages })
     }
 }
-impl Drop for Mem {
-    fn drop(&mut self) {
-        if self.real {
-            // SAFETY: allocated in `new` with this layout; the last Arc is gone, so no Span and no Arena is left.
-            unsafe { alloc::dealloc(self.base.as_ptr(), self.layout) }
-        }
+
+/// Large pages, where the system has them: a product reads columns of matrices, a page or more apart.
+fn zeroed_pages(size: usize) -> MmapMut {
+    let pages = MmapMut::map_anon(size).unwrap_or_else(|e| panic!("{size} bytes of memory: {e}"));
+    #[cfg(target_os = "linux")]
+    if let Err(e) = pages.advise(memmap2::Advice::HugePage) {
+        // A kernel without them: slower, and right.
+        assert_eq!(e.kind(), std::io::ErrorKind::InvalidInput, "{e}");
     }
+    pages
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,7 +83,7 @@ impl Span {
     }
     /// A phantom span (of the Meta device) has an address but no memory.
     pub fn is_real(&self) -> bool {
-        self.mem.real
+        self.mem.pages.is_some()
     }
 }
 
@@ -218,7 +219,7 @@ impl Arena {
         self.check(&reads, &writes);
         let at = |v: View| {
             let mem = &self.mem[v.region as usize];
-            assert!(mem.real, "a phantom arena has no slices");
+            assert!(mem.pages.is_some(), "a phantom arena has no slices");
             mem.base.as_ptr().wrapping_add(v.offset)
         };
         (reads.map(|v| In(at(v), v, PhantomData)), writes.map(|v| Out(at(v), v, PhantomData)))

@@ -17,10 +17,10 @@ mod trace;
 mod view;
 
 pub use arena::{Access, Arena, In, Loan, Out, Sizes, Span};
-pub use cpu::Cpu;
+pub use cpu::{Cpu, Isa};
 pub use host::{download, download_floats, upload, upload_floats};
 pub use meta::Meta;
-pub use op::{Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Scores};
+pub use op::{Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Rotation, Scores};
 pub use queue::{Event, Queue};
 pub use queued::Queued;
 pub use trace::{Trace, TraceRow, Traced};

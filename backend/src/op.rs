@@ -39,6 +39,16 @@ pub struct Scores {
     pub alibi: bool,
 }
 
+/// Rotary position embedding of queries and keys.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rotation {
+    /// (T) u32
+    pub positions: View,
+    /// (P, H): H/2 cosines, then H/2 sines, of each position.
+    pub table: View,
+    pub pairs: Pairs,
+}
+
 /// Which two elements of a head form a pair that RoPE rotates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Pairs {
@@ -97,8 +107,8 @@ pub enum Op {
     /// ids (T), dy (T, D) -> dw (V, D) = or += scale dy
     EmbeddingBackward { ids: View, dy: View, dw: View, d: usize, scale: f64, acc: bool },
 
-    /// x (T, D), w (F, D) -> y (T, F) = x wᵀ, or y += x wᵀ. `dims` is [T, D, F] in all three.
-    Linear { x: View, w: View, y: View, dims: [usize; 3], acc: bool },
+    /// x (T, D), w (F, D), `add` (T, F) -> y (T, F) = x wᵀ, or add + x wᵀ. `dims` is [T, D, F] in all three.
+    Linear { x: View, w: View, add: Option<View>, y: View, dims: [usize; 3] },
     /// dy (T, F), w (F, D) -> dx (T, D) = dy w
     LinearBackwardInput { dy: View, w: View, dx: View, dims: [usize; 3] },
     /// dy (T, F), x (T, D) -> dw (F, D) = scale dyᵀ x, or dw += scale dyᵀ x
@@ -126,17 +136,23 @@ pub enum Op {
     /// y, dy (V, D), norms (V) -> dw (V, D) = or += scale (dy - y (y·dy)) / norm
     UnitRowsBackward { y: View, norms: View, dy: View, dw: View, d: usize, scale: f64, acc: bool },
 
-    /// Rotates the queries and keys of qkv (T, (N+2K) H) in place by their positions (T) u32. table (P, H): H/2 cosines,
-    /// then H/2 sines, of each position. `inverse` applies the transpose: the backward of itself.
-    Rope { qkv: View, positions: View, table: View, heads: Heads, pairs: Pairs, inverse: bool },
-
     /// Causal attention inside each segment of cu_seqlens (S + 1) u32 (starts at 0; entries after T's repeat T).
-    /// qkv (T, (N+2K) H) -> o (T, N H), lse (N, T) = natural log of the sum of exponentials of the scores.
-    Attention { qkv: View, cu_seqlens: View, o: View, lse: View, heads: Heads, scores: Scores },
-    /// qkv, o, lse as above, d_o (T, N H) -> dqkv (T, (N+2K) H)
+    /// qkv (T, (N+2K) H), whose queries and keys are rotated first, in place -> o (T, N H), lse (N, T) = natural log of the
+    /// sum of exponentials of the scores.
+    Attention {
+        qkv: View,
+        cu_seqlens: View,
+        rotation: Option<Rotation>,
+        o: View,
+        lse: View,
+        heads: Heads,
+        scores: Scores,
+    },
+    /// qkv rotated, o, lse as `Attention` left them, d_o (T, N H) -> dqkv (T, (N+2K) H), of what was not yet rotated.
     AttentionBackward {
         qkv: View,
         cu_seqlens: View,
+        rotation: Option<Rotation>,
         o: View,
         lse: View,
         d_o: View,
@@ -144,23 +160,31 @@ pub enum Op {
         heads: Heads,
         scores: Scores,
     },
-    /// Attention over a cache, for generation. span (2) u32 = [start, n]: the first n rows of qkv (T, (N+2K) H) are
-    /// tokens start .. start + n. Their keys and values enter cache (2, C, K H); row i attends to tokens 0 ..= start + i.
-    /// o (T, N H); rows from n on are zero.
-    AttentionCached { qkv: View, span: View, cache: View, o: View, heads: Heads, scores: Scores },
+    /// Attention over a cache, for generation. span (2) u32 = [start, n]: the first n rows of qkv (T, (N+2K) H), rotated
+    /// first and in place, are tokens start .. start + n. Their keys and values enter cache (2, C, K H); row i attends to
+    /// tokens 0 ..= start + i. o (T, N H); rows from n on are zero.
+    AttentionCached {
+        qkv: View,
+        span: View,
+        rotation: Option<Rotation>,
+        cache: View,
+        o: View,
+        heads: Heads,
+        scores: Scores,
+    },
 
     /// h (T, 2F) = gate | up -> s (T, F) = f(gate) up
     Gated { h: View, s: View, f: usize, by: Nonlinearity },
-    /// h (T, 2F), ds (T, F) -> dh (T, 2F)
-    GatedBackward { h: View, ds: View, dh: View, f: usize, by: Nonlinearity },
+    /// h (T, 2F) becomes its gradient, from ds (T, F)
+    GatedBackward { h: View, ds: View, f: usize, by: Nonlinearity },
     /// h -> s = f(h)
     Activation { h: View, s: View, by: Nonlinearity },
-    /// h, ds -> dh
-    ActivationBackward { h: View, ds: View, dh: View, by: Nonlinearity },
+    /// h becomes its gradient, from ds
+    ActivationBackward { h: View, ds: View, by: Nonlinearity },
 
     /// labels (T) u32 -> count (1) f64: how many are not u32::MAX; added to when `acc`.
     CountLabels { labels: View, count: View, acc: bool },
-    /// logits (T, V), labels, types (T) -> stats (1 + 3 K) f64, written; the logits become scale (1) f64 times the gradient
+    /// logits (T, V), labels, types (T) -> stats (1 + 3 K) f64 = or += ; the logits become scale (1) f64 times the gradient
     /// of loss / count (count (1) f64; no labels at all: zeros). stats[0] is the loss, Σ over labels that are not
     /// u32::MAX of −log softmax(logits)[label] with smoothing; then for each of the K types of tokens
     /// [Σ −log softmax(logits)[label] without smoothing, labels, labels that are the largest logit of their row].
@@ -173,9 +197,10 @@ pub enum Op {
         stats: View,
         v: usize,
         with: LogitLoss,
+        acc: bool,
     },
-    /// The stats alone, the loss without smoothing: logits (T, V), labels, types (T) -> stats (1 + 3 K) f64
-    CrossEntropyLoss { labels: View, types: View, logits: View, stats: View, v: usize, cap: Option<f64> },
+    /// The stats alone, the loss without smoothing: logits (T, V), labels, types (T) -> stats (1 + 3 K) f64 = or +=
+    CrossEntropyLoss { labels: View, types: View, logits: View, stats: View, v: usize, cap: Option<f64>, acc: bool },
     /// z <- cap tanh(z / cap), for generation.
     SoftCap { z: View, cap: f64 },
 
@@ -217,7 +242,6 @@ impl Op {
             Op::HeadNormBackward { .. } => "head_norm_backward",
             Op::UnitRows { .. } => "unit_rows",
             Op::UnitRowsBackward { .. } => "unit_rows_backward",
-            Op::Rope { .. } => "rope",
             Op::Attention { .. } => "attention",
             Op::AttentionBackward { .. } => "attention_backward",
             Op::AttentionCached { .. } => "attention_cached",
@@ -236,7 +260,7 @@ impl Op {
         }
     }
 
-    /// (read, written) memory.
+    /// (read, written) memory. What is updated in place is written.
     pub fn views(&self) -> (Vec<View>, Vec<View>) {
         match *self {
             Op::Fill { y, .. } => (vec![], vec![y]),
@@ -244,7 +268,7 @@ impl Op {
             Op::TakeRows { rows, x, y, .. } => (vec![rows, x], vec![y]),
             Op::Embedding { ids, w, y, .. } => (vec![ids, w], vec![y]),
             Op::EmbeddingBackward { ids, dy, dw, .. } => (vec![ids, dy], vec![dw]),
-            Op::Linear { x, w, y, .. } => (vec![x, w], vec![y]),
+            Op::Linear { x, w, add, y, .. } => ([x, w].into_iter().chain(add).collect(), vec![y]),
             Op::LinearBackwardInput { dy, w, dx, .. } => (vec![dy, w], vec![dx]),
             Op::LinearBackwardWeight { dy, x, dw, .. } => (vec![dy, x], vec![dw]),
             Op::RmsNorm { x, w, y, rstd, .. } => (vec![x, w], vec![y, rstd]),
@@ -257,14 +281,17 @@ impl Op {
             Op::HeadNormBackward { x, w, rstd, dqkv, dw, .. } => (vec![x, w, rstd], vec![dqkv, dw]),
             Op::UnitRows { w, y, norms, .. } => (vec![w], vec![y, norms]),
             Op::UnitRowsBackward { y, norms, dy, dw, .. } => (vec![y, norms, dy], vec![dw]),
-            Op::Rope { qkv, positions, table, .. } => (vec![positions, table], vec![qkv]),
-            Op::Attention { qkv, cu_seqlens, o, lse, .. } => (vec![qkv, cu_seqlens], vec![o, lse]),
-            Op::AttentionBackward { qkv, cu_seqlens, o, lse, d_o, dqkv, .. } => {
-                (vec![qkv, cu_seqlens, o, lse, d_o], vec![dqkv])
+            Op::Attention { qkv, cu_seqlens, rotation, o, lse, .. } => {
+                ([cu_seqlens].into_iter().chain(tables(rotation)).collect(), vec![qkv, o, lse])
             }
-            Op::AttentionCached { qkv, span, cache, o, .. } => (vec![qkv, span], vec![cache, o]),
+            Op::AttentionBackward { qkv, cu_seqlens, rotation, o, lse, d_o, dqkv, .. } => {
+                ([qkv, cu_seqlens, o, lse, d_o].into_iter().chain(tables(rotation)).collect(), vec![dqkv])
+            }
+            Op::AttentionCached { qkv, span, rotation, cache, o, .. } => {
+                ([span].into_iter().chain(tables(rotation)).collect(), vec![qkv, cache, o])
+            }
             Op::Gated { h, s, .. } | Op::Activation { h, s, .. } => (vec![h], vec![s]),
-            Op::GatedBackward { h, ds, dh, .. } | Op::ActivationBackward { h, ds, dh, .. } => (vec![h, ds], vec![dh]),
+            Op::GatedBackward { h, ds, .. } | Op::ActivationBackward { h, ds, .. } => (vec![ds], vec![h]),
             Op::CountLabels { labels, count, .. } => (vec![labels], vec![count]),
             Op::CrossEntropy { labels, types, count, scale, logits, stats, .. } => {
                 (vec![labels, types, count, scale], vec![logits, stats])
@@ -307,7 +334,6 @@ impl Op {
             Op::LayerNormBackward { x, .. } | Op::HeadNormBackward { x, .. } => 10.0 * x.len as f64,
             Op::UnitRows { w, .. } => 3.0 * w.len as f64,
             Op::UnitRowsBackward { y, .. } => 5.0 * y.len as f64,
-            Op::Rope { qkv, .. } => 3.0 * qkv.len as f64,
             Op::Gated { s, .. } | Op::Activation { s, .. } => 6.0 * s.len as f64,
             Op::GatedBackward { ds, .. } | Op::ActivationBackward { ds, .. } => 10.0 * ds.len as f64,
             Op::CountLabels { labels, .. } => labels.len as f64,
@@ -320,4 +346,8 @@ impl Op {
             Op::AdamW { p, .. } => 14.0 * p.len as f64,
         }
     }
+}
+
+fn tables(rotation: Option<Rotation>) -> impl Iterator<Item = View> {
+    rotation.into_iter().flat_map(|r| [r.positions, r.table])
 }

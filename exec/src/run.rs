@@ -3,7 +3,7 @@ use crate::{Rank, optim};
 use backend::{Access, DType, Op, View, upload};
 use comm::{Coll, CommError};
 use model::block::{self, GradTo, MicroBatch};
-use model::ends::{self, HeadOut};
+use model::ends::{self, HeadOut, LossOf};
 use model::{Inputs, Phase, Unit, UnitKind};
 use plan::{Again, Memory, Micro, Place, Res, StepShape};
 use schedule::{Action, Program};
@@ -140,17 +140,10 @@ impl Rank {
                 block::mlp_forward(dev, &mb, w, x(), mem.view(Res::X(u, m)), mem.view(Res::Saved(u, m)))
             }
             UnitKind::Head => {
-                let out = if mb.phase.is_cached() {
-                    HeadOut::Logits(mem.view(Res::Logits))
-                } else {
-                    let (number, len) = (plan.global_micro(self.id, m, program.shape), plan.stats_per_micro());
-                    let stats = mem.view(Res::Stats).sub(number * len, len);
-                    if mb.phase == Phase::Train {
-                        let (count, scale) = (mem.view(Res::Count), mem.view(Res::Scale).sub(0, 1));
-                        HeadOut::Loss { stats, count, scale, smoothing: self.config.label_smoothing }
-                    } else {
-                        HeadOut::LossAlone { stats }
-                    }
+                let out = match mb.phase {
+                    Phase::Train => HeadOut::Nothing,
+                    Phase::Eval => HeadOut::Stats(self.stats(program, m)),
+                    Phase::Prefill | Phase::Decode => HeadOut::Logits(mem.view(Res::Logits)),
                 };
                 let [norm, matrix] = self.head_weights(mem, Res::Param);
                 ends::head_forward(&mut *self.dev, &mb, norm, matrix, x(), mem.view(Res::Saved(u, m)), out)
@@ -191,9 +184,21 @@ impl Rank {
             UnitKind::Head => {
                 let w = self.head_weights(mem, Res::Param);
                 let dw = self.head_weights(mem, |unit| Res::Grad(unit, place)).map(|view| GradTo { view, acc });
-                ends::head_backward(&mut *self.dev, &mb, w, dw, x(), dx, saved(), tmp())
+                let loss = LossOf {
+                    stats: self.stats(program, m),
+                    count: mem.view(Res::Count),
+                    scale: mem.view(Res::Scale).sub(0, 1),
+                    smoothing: self.config.label_smoothing,
+                };
+                ends::head_backward(&mut *self.dev, &mb, w, dw, x(), dx, saved(), tmp(), loss)
             }
         }
+    }
+
+    /// Where the losses of a micro-batch go.
+    fn stats(&self, program: &Program, m: Micro) -> View {
+        let (number, len) = (self.plan.global_micro(self.id, m, program.shape), self.plan.stats_per_micro());
+        program.memory.view(Res::Stats).sub(number * len, len)
     }
 
     /// A unit's parameters, without the padding of its bucket.

@@ -1,5 +1,6 @@
 //! The program: command line in, one of the commands, errors out.
 mod args;
+mod bench;
 mod config;
 mod control;
 mod convert_config;
@@ -41,6 +42,7 @@ enum Command {
     Train(train::Args),
     Generate(generate::Args),
     Eval(eval::Args),
+    Bench(bench::Args),
     ConvertConfig(convert_config::Args),
     Plan(show::PlanArgs),
     Schedule(show::ScheduleArgs),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Eval(args) => eval::main(&args),
+        Command::Bench(args) => bench::main(&args),
         Command::ConvertConfig(args) => convert_config::main(&args),
         Command::Plan(args) => show::plan(&args),
         Command::Schedule(args) => show::schedule(&args),

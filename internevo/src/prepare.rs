@@ -1,12 +1,12 @@
 //! What a training needs before there are ranks: tokenizer, weights and shape, data.
 use crate::config::{Precision, RunConfig};
 use crate::folder::{RunFolder, Start};
-use crate::job::Job;
+use crate::job::{self, Job};
 use crate::report;
 use anyhow::{Result, bail};
 use checkpoint::{HfDir, Training};
 use data::Tokenizer;
-use model::Decoder;
+use model::{Decoder, ParamSpec};
 
 /// Where the weights come from.
 pub enum Weights {
@@ -64,6 +64,16 @@ pub fn weights(config: &RunConfig, start: &Start, tokenizer: Option<&Tokenizer>)
         }
         (Start::New, None) => Ok((Weights::Random, from_config())),
     }
+}
+
+/// Initial values of a parameter from element `start` on: each is a function of its place, so all cores share the work.
+pub fn initial(spec: &ParamSpec, seed: u64, start: usize, out: &mut [f32]) {
+    let piece = out.len().div_ceil(job::cores()).max(1 << 16);
+    std::thread::scope(|scope| {
+        for (i, out) in out.chunks_mut(piece).enumerate() {
+            scope.spawn(move || model::initial(spec, seed, start + i * piece, out));
+        }
+    });
 }
 
 pub fn open_data(

@@ -41,7 +41,7 @@ fn job(file: &RunFile) -> Result<(RunConfig, Job)> {
 }
 
 /// The shape alone. A tokenizer that is still to be trained is taken at the size it is asked for.
-fn decoder(config: &RunConfig) -> Result<Decoder> {
+pub fn decoder(config: &RunConfig) -> Result<Decoder> {
     if let Some(dir) = &config.model.init_from {
         return Ok(config.model.beside(HfDir::open(dir)?.decoder().clone()));
     }

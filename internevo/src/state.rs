@@ -1,6 +1,6 @@
 //! The state of a training in and out of a checkpoint: weights, optimizer, and how far it has come.
 use crate::control::Control;
-use crate::prepare::Weights;
+use crate::prepare::{self, Weights};
 use crate::train::Run;
 use anyhow::{Result, anyhow, bail};
 use checkpoint::{Part, Save};
@@ -40,7 +40,7 @@ pub fn put(run: &Run, rank: &mut Rank) -> Result<Progress> {
     for spec in rank.params() {
         fill(rank, State::Param, &spec, 0..spec.len(), &|start, out| {
             match &run.weights {
-                Weights::Random => model::initial(&spec, run.config.seed, start, out),
+                Weights::Random => prepare::initial(&spec, run.config.seed, start, out),
                 Weights::Directory(dir) => dir.read(&spec.name, start, out)?,
                 Weights::Checkpoint(training) => training.read(Part::Param, &spec.name, start, out)?,
             }

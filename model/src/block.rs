@@ -8,8 +8,8 @@
 //! A forward has two parts. The inner one fills `saved` and is all that a recomputation needs; the outer one makes the
 //! output of it.
 use crate::parts::{Out, linear, linear_backward, norm, norm_backward};
-use crate::{AttentionBias, Decoder, Inputs, Phase, Position};
-use backend::{Backend, DType, Op, View};
+use crate::{AttentionBias, Decoder, Inputs, Phase, Position, Rope};
+use backend::{Backend, DType, Op, Rotation, View};
 
 /// A micro-batch of T tokens on its way through the model.
 #[derive(Clone, Copy)]
@@ -22,6 +22,17 @@ pub struct MicroBatch<'a> {
     pub inputs: Inputs,
     /// (P, H) cosines and sines; empty without RoPE.
     pub rope_table: View,
+}
+
+impl MicroBatch<'_> {
+    fn rotation(&self) -> Option<Rotation> {
+        match self.model.position {
+            Position::Rope(Rope { pairs, .. }) => {
+                Some(Rotation { positions: self.inputs.positions, table: self.rope_table, pairs })
+            }
+            Position::Alibi => None,
+        }
+    }
 }
 
 /// Where a weight gradient goes: `acc` adds to what is there.
@@ -109,20 +120,18 @@ pub fn attention_inner(
     let (m, t, heads, scores) = (mb.model, mb.t, mb.model.heads, mb.model.scores(layer));
     let [norm_w, wqkv, bqkv, qk_norm, ..] = attention_weights(m, w);
     let [n, stats, raw, raw_rstd, qkv, o, lse, ..] = saved.carve(attention_saved(m, t, mb.dtype));
-    let Inputs { positions, cu_seqlens, span, .. } = mb.inputs;
+    let Inputs { cu_seqlens, span, .. } = mb.inputs;
 
     norm(dev, m, x, norm_w, n, stats);
     let raw = if m.qk_norm { raw } else { qkv };
-    linear(dev, n, wqkv, bqkv, raw, [t, m.hidden, heads.qkv()], false);
+    linear(dev, n, wqkv, bqkv, None, raw, [t, m.hidden, heads.qkv()]);
     if m.qk_norm {
         dev.run(Op::HeadNorm { x: raw, w: qk_norm, y: qkv, rstd: raw_rstd, heads, eps: m.norm_eps });
     }
-    if let Position::Rope(rope) = m.position {
-        dev.run(Op::Rope { qkv, positions, table: mb.rope_table, heads, pairs: rope.pairs, inverse: false });
-    }
+    let rotation = mb.rotation();
     dev.run(match cache {
-        None => Op::Attention { qkv, cu_seqlens, o, lse, heads, scores },
-        Some(cache) => Op::AttentionCached { qkv, span, cache, o, heads, scores },
+        None => Op::Attention { qkv, cu_seqlens, rotation, o, lse, heads, scores },
+        Some(cache) => Op::AttentionCached { qkv, span, rotation, cache, o, heads, scores },
     });
     attention_out(mb, w, saved).inner(dev, m, o);
 }
@@ -158,13 +167,11 @@ pub fn attention_backward(
     let [dnorm, dwqkv, dbqkv, dqk_norm, dwo, dbo, dbehind] = attention_weights(m, dw.view);
     let [n, stats, raw, raw_rstd, qkv, o, lse, ..] = saved.carve(attention_saved(m, t, mb.dtype));
     let [dn, dqkv, d_o] = tmp.carve(attention_tmp(m, t, mb.dtype));
-    let Inputs { positions, cu_seqlens, .. } = mb.inputs;
+    let Inputs { cu_seqlens, .. } = mb.inputs;
 
     attention_out(mb, w, saved).backward(dev, m, [dwo, dbo, dbehind], acc, dx, o, d_o, dn);
-    dev.run(Op::AttentionBackward { qkv, cu_seqlens, o, lse, d_o, dqkv, heads, scores });
-    if let Position::Rope(rope) = m.position {
-        dev.run(Op::Rope { qkv: dqkv, positions, table: mb.rope_table, heads, pairs: rope.pairs, inverse: true });
-    }
+    let rotation = mb.rotation();
+    dev.run(Op::AttentionBackward { qkv, cu_seqlens, rotation, o, lse, d_o, dqkv, heads, scores });
     if m.qk_norm {
         dev.run(Op::HeadNormBackward { x: raw, w: qk_norm, rstd: raw_rstd, dqkv, dw: dqk_norm, heads, acc });
     }
@@ -196,9 +203,9 @@ pub fn mlp_saved(m: &Decoder, t: usize, dtype: DType) -> [(DType, usize); 7] {
     ]
 }
 
-/// dn (T, D), dh (T, G), ds (T, F)
-pub fn mlp_tmp(m: &Decoder, t: usize, dtype: DType) -> [(DType, usize); 3] {
-    [t * m.hidden, t * m.mlp_in(), t * m.ffn].map(|len| (dtype, len))
+/// dn (T, D), ds (T, F)
+pub fn mlp_tmp(m: &Decoder, t: usize, dtype: DType) -> [(DType, usize); 2] {
+    [t * m.hidden, t * m.ffn].map(|len| (dtype, len))
 }
 
 /// x (T, D) -> y (T, D) = x + wdown f(win norm(x))
@@ -214,7 +221,7 @@ pub fn mlp_inner(dev: &mut dyn Backend, mb: &MicroBatch, w: View, x: View, saved
     let [n, stats, h, s, ..] = saved.carve(mlp_saved(m, t, mb.dtype));
 
     norm(dev, m, x, norm_w, n, stats);
-    linear(dev, n, win, bin, h, [t, m.hidden, m.mlp_in()], false);
+    linear(dev, n, win, bin, None, h, [t, m.hidden, m.mlp_in()]);
     dev.run(match m.mlp.gated {
         true => Op::Gated { h, s, f: m.ffn, by: m.mlp.by },
         false => Op::Activation { h, s, by: m.mlp.by },
@@ -250,13 +257,13 @@ pub fn mlp_backward(
     let [norm_w, win, ..] = mlp_weights(m, w);
     let [dnorm, dwin, dbin, dwdown, dbdown, dbehind] = mlp_weights(m, dw.view);
     let [n, stats, h, s, ..] = saved.carve(mlp_saved(m, t, mb.dtype));
-    let [dn, dh, ds] = tmp.carve(mlp_tmp(m, t, mb.dtype));
+    let [dn, ds] = tmp.carve(mlp_tmp(m, t, mb.dtype));
 
     mlp_out(mb, w, saved).backward(dev, m, [dwdown, dbdown, dbehind], acc, dx, s, ds, dn);
     dev.run(match m.mlp.gated {
-        true => Op::GatedBackward { h, ds, dh, f: m.ffn, by: m.mlp.by },
-        false => Op::ActivationBackward { h, ds, dh, by: m.mlp.by },
+        true => Op::GatedBackward { h, ds, f: m.ffn, by: m.mlp.by },
+        false => Op::ActivationBackward { h, ds, by: m.mlp.by },
     });
-    linear_backward(dev, dh, n, win, dn, [dwin, dbin], [t, m.hidden, m.mlp_in()], acc);
+    linear_backward(dev, h, n, win, dn, [dwin, dbin], [t, m.hidden, m.mlp_in()], acc);
     norm_backward(dev, m, x, norm_w, stats, dn, dx, GradTo { view: dnorm, acc });
 }

@@ -37,9 +37,9 @@ pub(crate) fn norm_backward(
     });
 }
 
-/// x (T, D), w (F, D), b (F) or empty -> y (T, F) = or += x wᵀ + b. `dims` is [T, D, F].
-pub(crate) fn linear(dev: &mut dyn Backend, x: View, w: View, b: View, y: View, dims: [usize; 3], acc: bool) {
-    dev.run(Op::Linear { x, w, y, dims, acc });
+/// x (T, D), w (F, D), b (F) or empty, `add` (T, F) -> y (T, F) = add + x wᵀ + b. `dims` is [T, D, F].
+pub(crate) fn linear(dev: &mut dyn Backend, x: View, w: View, b: View, add: Option<View>, y: View, dims: [usize; 3]) {
+    dev.run(Op::Linear { x, w, add, y, dims });
     if b.len > 0 {
         dev.run(Op::AddBias { b, y });
     }
@@ -79,7 +79,7 @@ impl Out {
     pub fn inner(&self, dev: &mut dyn Backend, m: &Decoder, s: View) {
         let ([w, b, norm_w], [a, n, stats]) = (self.w, self.saved);
         if m.sandwich_norms {
-            linear(dev, s, w, b, a, self.dims, false);
+            linear(dev, s, w, b, None, a, self.dims);
             norm(dev, m, a, norm_w, n, stats);
         }
     }
@@ -87,11 +87,11 @@ impl Out {
     /// x (T, D), s (T, F) -> y (T, D)
     pub fn outer(&self, dev: &mut dyn Backend, m: &Decoder, x: View, s: View, y: View) {
         let ([w, b, _], [_, n, _]) = (self.w, self.saved);
-        dev.run(Op::Copy { x, y });
         if m.sandwich_norms {
+            dev.run(Op::Copy { x, y });
             dev.run(Op::Add { x: n, y });
         } else {
-            linear(dev, s, w, b, y, self.dims, true);
+            linear(dev, s, w, b, Some(x), y, self.dims);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The bucket is also laid under a grid of chunks, the terms of the gradient norm. Chunks depend on the bucket's length
 //! only and a shard is whole chunks, so the norm is the same sum of the same terms in every layout.
-use model::{Decoder, ParamSpec, Unit};
+use model::ParamSpec;
 use std::ops::Range;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,21 +46,19 @@ impl Bucket {
         let shard = self.shard(i);
         shard.start.min(self.len)..shard.end.min(self.len)
     }
+}
 
-    /// Cuts `within` of a unit's bucket where weight decay changes.
-    pub fn decay_runs(model: &Decoder, unit: Unit, within: Range<usize>) -> Vec<DecayRun> {
-        let mut out: Vec<DecayRun> = vec![];
-        for ParamSpec { offset, decay, shape, .. } in model.params(unit) {
-            let end = offset + shape.iter().product::<usize>();
-            let range = offset.max(within.start)..end.min(within.end);
-            match out.last_mut() {
-                _ if range.is_empty() => {}
-                Some(last) if last.decay == decay => last.range.end = range.end,
-                _ => out.push(DecayRun { range, decay }),
-            }
+/// Cuts a unit's bucket where weight decay changes.
+pub fn decay_runs(params: &[ParamSpec]) -> Vec<DecayRun> {
+    let mut out: Vec<DecayRun> = vec![];
+    for spec in params {
+        let range = spec.offset..spec.offset + spec.len();
+        match out.last_mut() {
+            Some(last) if last.decay == spec.decay => last.range.end = range.end,
+            _ => out.push(DecayRun { range, decay: spec.decay }),
         }
-        out
     }
+    out
 }
 
 #[cfg(test)]

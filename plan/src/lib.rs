@@ -35,8 +35,16 @@ pub struct Plan {
     pub positions: usize,
     /// `train.reproducible`: leaves of the sum over the global batch, or 0 for one leaf a rank.
     pub leaves: usize,
-    /// By unit, with the chunks of all buckets before it.
-    buckets: Vec<(Bucket, usize)>,
+    buckets: Vec<UnitBucket>,
+}
+
+/// What there is to know of a unit's bucket.
+#[derive(Clone, PartialEq, Debug)]
+struct UnitBucket {
+    bucket: Bucket,
+    /// Chunks of all buckets before it.
+    first_chunk: usize,
+    decay: Vec<DecayRun>,
 }
 
 /// The shape of one program: what it is for, and how much it takes at once.
@@ -53,9 +61,10 @@ impl Plan {
     pub fn new(model: Decoder, mesh: Mesh, dtype: DType, positions: usize, leaves: usize) -> Plan {
         let mut chunks = 0;
         let bucket = |u| {
-            let bucket = Bucket::new(model.params(u).iter().map(ParamSpec::len).sum(), mesh.data);
+            let params = model.params(u);
+            let bucket = Bucket::new(params.iter().map(ParamSpec::len).sum(), mesh.data);
             chunks += bucket.chunks();
-            (bucket, chunks - bucket.chunks())
+            UnitBucket { bucket, first_chunk: chunks - bucket.chunks(), decay: bucket::decay_runs(&params) }
         };
         let buckets = model.unit_range().map(bucket).collect();
         let (recompute, types) = (Recompute::NONE, 1);
@@ -76,15 +85,23 @@ impl Plan {
     }
 
     pub fn bucket(&self, unit: Unit) -> Bucket {
-        self.buckets[unit.0].0
+        self.buckets[unit.0].bucket
+    }
+
+    /// Runs of a unit's bucket with and without weight decay, as far as they lie in `within`.
+    pub fn decay_runs(&self, unit: Unit, within: Range<usize>) -> impl Iterator<Item = DecayRun> + '_ {
+        self.buckets[unit.0].decay.iter().filter_map(move |run| {
+            let range = run.range.start.max(within.start)..run.range.end.min(within.end);
+            (!range.is_empty()).then_some(DecayRun { range, decay: run.decay })
+        })
     }
 
     /// Where a bucket's sums of squares stand among those of all buckets.
     pub fn first_chunk(&self, unit: Unit) -> usize {
-        self.buckets[unit.0].1
+        self.buckets[unit.0].first_chunk
     }
     pub fn chunks(&self) -> usize {
-        self.buckets.iter().map(|(bucket, _)| bucket.chunks()).sum()
+        self.buckets.iter().map(|unit| unit.bucket.chunks()).sum()
     }
 
     /// Numbers that the head writes for a micro-batch: its loss, then three sums for each type of tokens.

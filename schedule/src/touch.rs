@@ -40,10 +40,8 @@ impl Action {
                     touch([Param(u), Batch(m), RopeTable, Cache(u), X(before(u), m)], [X(u, m), Saved(u, m), Cache(u)])
                 }
                 (UnitKind::Mlp { .. }, _) => touch([Param(u), X(before(u), m)], [X(u, m), Saved(u, m)]),
-                (UnitKind::Head, Phase::Train) => touch(
-                    [Param(u), Param(m_head), Batch(m), Count, Scale, X(before(u), m), Stats],
-                    [Saved(u, m), Stats],
-                ),
+                // Of a head with normalised rows these are the rows.
+                (UnitKind::Head, Phase::Train) => touch([Param(u), Param(m_head), X(before(u), m)], [Saved(u, m)]),
                 (UnitKind::Head, Phase::Eval) => {
                     touch([Param(u), Param(m_head), Batch(m), X(before(u), m), Stats], [Saved(u, m), Stats])
                 }
@@ -69,10 +67,13 @@ impl Action {
                     UnitKind::Attention { .. } => {
                         touch([Param(u), Batch(m), RopeTable, X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m)])
                     }
-                    UnitKind::Mlp { .. } => touch([Param(u), X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m)]),
+                    // Gradients take the place of what they were computed from.
+                    UnitKind::Mlp { .. } => {
+                        touch([Param(u), X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m), Saved(u, m)])
+                    }
                     UnitKind::Head => touch(
-                        [Param(u), Param(m_head), X(before(u), m), Saved(u, m)],
-                        [Dx(m), Tmp(u, m), Grad(m_head, place)],
+                        [Param(u), Param(m_head), Batch(m), Count, Scale, X(before(u), m), Saved(u, m), Stats],
+                        [Dx(m), Tmp(u, m), Stats, Grad(m_head, place)],
                     ),
                 };
                 if acc {

@@ -8,6 +8,7 @@ mod python;
 mod real_model;
 mod suites;
 mod tidy;
+mod torch_step;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -42,6 +43,7 @@ enum Job {
     Mutants,
     RealModel(real_model::Args),
     FineTune(fine_tune::Args),
+    TorchStep(torch_step::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Job::Mutants => mutants::main(&root),
         Job::RealModel(args) => real_model::main(&root, args),
         Job::FineTune(args) => fine_tune::main(&root, args),
+        Job::TorchStep(args) => torch_step::main(&root, args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -74,9 +74,13 @@ impl Python {
         }
     }
 
+    pub fn program(&self) -> Command {
+        Command::new(&self.program)
+    }
+
     /// A script in xtask/py.
     pub fn script(&self, root: &Path, name: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.program();
         command.arg(root.join("xtask/py").join(name));
         command
     }

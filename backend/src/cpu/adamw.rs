@@ -4,8 +4,8 @@
 //! g <- clip g        m <- β₁ m + (1 - β₁) g        v <- β₂ v + (1 - β₂) g²
 //! p <- (1 - lr λ) p - lr m̂ / (sqrt(v̂) + eps)      m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 //! ```
+use super::pool::{Pool, pieces, pieces_mut};
 use super::real::Real;
-use rayon::prelude::*;
 
 /// Elements that are worth a worker's while.
 const TILE: usize = 1 << 12;
@@ -18,7 +18,16 @@ pub struct Config {
 }
 
 /// g, norm (3) as `grad_norm` wrote it, hyper (4) = [lr, 1 - β₁ᵗ, 1 - β₂ᵗ, β₂] -> p, m, v in place
-pub fn step<E: Real>(g: &[E], norm: &[f64], hyper: &[f64], p: &mut [E], m: &mut [E], v: &mut [E], config: Config) {
+pub fn step<E: Real>(
+    pool: &Pool,
+    g: &[E],
+    norm: &[f64],
+    hyper: &[f64],
+    p: &mut [E],
+    m: &mut [E],
+    v: &mut [E],
+    config: Config,
+) {
     assert_eq!([p.len(), m.len(), v.len()], [g.len(); 3]);
     let (clip, take_step) = (E::of(norm[1]), norm[2] != 0.0);
     if !take_step {
@@ -30,13 +39,19 @@ pub fn step<E: Real>(g: &[E], norm: &[f64], hyper: &[f64], p: &mut [E], m: &mut 
     let (decay, eps) = (E::of(1.0 - lr * config.weight_decay), E::of(config.eps));
     let (rate, root) = (E::of(lr / correction1), E::of(1.0 / correction2.sqrt()));
 
-    let tiles = (g.par_chunks(TILE), p.par_chunks_mut(TILE), m.par_chunks_mut(TILE), v.par_chunks_mut(TILE));
-    tiles.into_par_iter().for_each(|(g, p, m, v)| {
-        for i in 0..g.len() {
-            let g = clip * g[i];
-            m[i] = beta1 * m[i] + rest1 * g;
-            v[i] = beta2 * v[i] + rest2 * g * g;
-            p[i] = decay * p[i] - rate * m[i] / (v[i].sqrt() * root + eps);
-        }
-    });
+    let tiles = (pieces(g, TILE), pieces_mut(p, TILE), pieces_mut(m, TILE), pieces_mut(v, TILE));
+    pool.over(
+        tiles,
+        #[inline(always)]
+        |_, (g, p, m, v)| {
+            let n = g.len();
+            let (p, m, v) = (&mut p[..n], &mut m[..n], &mut v[..n]);
+            for i in 0..n {
+                let g = clip * g[i];
+                m[i] = beta1 * m[i] + rest1 * g;
+                v[i] = beta2 * v[i] + rest2 * g * g;
+                p[i] = decay * p[i] - rate * m[i] / (v[i].sqrt() * root + eps);
+            }
+        },
+    );
 }

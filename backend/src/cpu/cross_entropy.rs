@@ -7,12 +7,18 @@
 //! ```
 //! The sums over rows are added in f64, in row order. A label of `u32::MAX` is no label: its row costs nothing, and
 //! nothing in it, not even a NaN, gets out.
+use super::pool::{Pool, pieces, pieces_mut};
 use super::real::Real;
 use super::reduce::{exponentials, max, sum};
 use crate::LogitLoss;
-use rayon::prelude::*;
 
 const NO_LABEL: u32 = u32::MAX;
+
+/// Rows that are worth a worker's while.
+const TILE: usize = 2;
+
+/// What a row adds to the stats: loss, nll, labels and labels that are the largest logit. Zeros without a label.
+type Row = [f64; 4];
 
 /// labels (T) -> count (1) = or +=
 pub fn count_labels(labels: &[u32], count: &mut [f64], acc: bool) {
@@ -21,29 +27,50 @@ pub fn count_labels(labels: &[u32], count: &mut [f64], acc: bool) {
 }
 
 /// labels, types (T), logits (T, V) -> stats (1 + 3 K), the loss without smoothing
-pub fn forward<E: Real>(labels: &[u32], types: &[u32], logits: &[E], stats: &mut [f64], v: usize, cap: Option<f64>) {
+pub fn forward<E: Real>(
+    pool: &Pool,
+    labels: &[u32],
+    types: &[u32],
+    logits: &[E],
+    stats: &mut [f64],
+    v: usize,
+    cap: Option<f64>,
+    acc: bool,
+) {
     assert_eq!(logits.len(), labels.len() * v);
-    let row = |z: &[E], label: u32| {
-        let max = max(z);
-        let picked = z[label as usize];
-        let total = sum([z], |[z]| (z - max).exp());
-        let nll = total.f64().ln() - (picked - max).f64();
-        Row { loss: nll, nll, hit: picked >= max }
-    };
-    let rows = logits.par_chunks(v).zip(labels).map(|(z, &label)| match cap {
-        _ if label == NO_LABEL => None,
-        None => Some(row(z, label)),
-        Some(cap) => {
-            let mut z = z.to_vec();
-            soft_cap(&mut z, cap);
-            Some(row(&z, label))
-        }
-    });
-    add_up(rows.collect(), types, stats);
+    let mut rows = pool.scratch::<Row>(labels.len());
+    pool.over(
+        (pieces(labels, TILE), pieces(logits, TILE * v), pieces_mut(&mut rows, TILE)),
+        #[inline(always)]
+        |_, (labels, logits, rows)| {
+            for ((&label, z), row) in labels.iter().zip(logits.chunks_exact(v)).zip(rows) {
+                *row = match cap {
+                    _ if label == NO_LABEL => Row::default(),
+                    None => nll(z, label),
+                    Some(cap) => {
+                        let mut capped = pool.scratch(v);
+                        capped.copy_from_slice(z);
+                        soft_cap(&mut capped, cap);
+                        nll(&capped, label)
+                    }
+                };
+            }
+        },
+    );
+    add_up(&rows, types, stats, acc);
+}
+
+#[inline(always)]
+fn nll<E: Real>(z: &[E], label: u32) -> Row {
+    let (max, picked) = (max(z), z[label as usize]);
+    let total = sum([z], |[z]| (z - max).exp());
+    let nll = total.f64().ln() - (picked - max).f64();
+    [nll, nll, 1.0, f64::from(picked >= max)]
 }
 
 /// labels, types (T), count, scale (1) -> logits (T, V) become their gradient, stats (1 + 3 K)
 pub fn forward_backward<E: Real>(
+    pool: &Pool,
     labels: &[u32],
     types: &[u32],
     count: &[f64],
@@ -52,49 +79,59 @@ pub fn forward_backward<E: Real>(
     stats: &mut [f64],
     v: usize,
     with: LogitLoss,
+    acc: bool,
 ) {
     assert_eq!(logits.len(), labels.len() * v);
-    let (scale, smoothing) = (scale[0] / count[0], with.smoothing);
-    let (on_label, on_all) = (E::of(scale * (1.0 - smoothing)), E::of(scale * smoothing / v as f64));
-    let rows = logits.par_chunks_mut(v).zip(labels).map(|(z, &label)| {
-        if label == NO_LABEL || count[0] == 0.0 {
-            z.fill(E::ZERO);
-            return None;
-        }
-        let capped = with.cap.map(|cap| {
-            soft_cap(z, cap);
-            (E::of(1.0 / cap), z.to_vec())
-        });
-        let picked = z[label as usize];
-        let mean = if smoothing > 0.0 { sum([&*z], |[z]| z.f64()) / v as f64 } else { 0.0 };
-        let (max, total) = exponentials(z);
-        let (log_total, picked_below) = (total.f64().ln(), (picked - max).f64());
-        let nll = log_total - picked_below;
-        let loss =
-            if smoothing > 0.0 { (1.0 - smoothing) * nll + smoothing * (log_total + max.f64() - mean) } else { nll };
+    let (count, scale) = (count[0], scale[0] / count[0]);
+    let mut rows = pool.scratch::<Row>(labels.len());
+    pool.over(
+        (pieces(labels, TILE), pieces_mut(logits, TILE * v), pieces_mut(&mut rows, TILE)),
+        #[inline(always)]
+        |_, (labels, logits, rows)| {
+            for ((&label, z), row) in labels.iter().zip(logits.chunks_exact_mut(v)).zip(rows) {
+                *row = match with.cap {
+                    _ if label == NO_LABEL || count == 0.0 => {
+                        z.fill(E::ZERO);
+                        Row::default()
+                    }
+                    None => to_gradient(z, label, scale, with.smoothing),
+                    Some(cap) => {
+                        soft_cap(z, cap);
+                        let mut capped = pool.scratch(v);
+                        capped.copy_from_slice(z);
+                        let row = to_gradient(z, label, scale, with.smoothing);
+                        for (z, &capped) in z.iter_mut().zip(&*capped) {
+                            let tanh = capped * E::of(1.0 / cap);
+                            *z *= E::ONE - tanh * tanh;
+                        }
+                        row
+                    }
+                };
+            }
+        },
+    );
+    add_up(&rows, types, stats, acc);
+}
 
-        let to_gradient = E::of(scale) / total;
-        for z in z.iter_mut() {
-            *z *= to_gradient;
-        }
-        z[label as usize] = z[label as usize] - on_label;
-        if smoothing > 0.0 {
-            for z in z.iter_mut() {
-                *z = *z - on_all;
-            }
-        }
-        if let Some((per_cap, capped)) = capped {
-            for (z, capped) in z.iter_mut().zip(capped) {
-                let tanh = capped * per_cap;
-                *z *= E::ONE - tanh * tanh;
-            }
-        }
-        Some(Row { loss, nll, hit: picked >= max })
-    });
-    add_up(rows.collect(), types, stats);
+#[inline(always)]
+fn to_gradient<E: Real>(z: &mut [E], label: u32, scale: f64, smoothing: f64) -> Row {
+    let (v, picked) = (z.len() as f64, z[label as usize]);
+    let mean = if smoothing > 0.0 { sum([&*z], |[z]| z.f64()) / v } else { 0.0 };
+    let (max, total) = exponentials(z);
+    let log_total = total.f64().ln();
+    let nll = log_total - (picked - max).f64();
+    let loss = if smoothing > 0.0 { (1.0 - smoothing) * nll + smoothing * (log_total + max.f64() - mean) } else { nll };
+
+    let (by, on_all) = (E::of(scale) / total, E::of(scale * smoothing / v));
+    for z in z.iter_mut() {
+        *z = *z * by - on_all;
+    }
+    z[label as usize] = z[label as usize] - E::of(scale * (1.0 - smoothing));
+    [loss, nll, 1.0, f64::from(picked >= max)]
 }
 
 /// z <- cap tanh(z / cap)
+#[inline(always)]
 pub fn soft_cap<E: Real>(z: &mut [E], cap: f64) {
     let (cap, per_cap) = (E::of(cap), E::of(1.0 / cap));
     for z in z {
@@ -102,24 +139,20 @@ pub fn soft_cap<E: Real>(z: &mut [E], cap: f64) {
     }
 }
 
-/// What a labelled row contributes.
-struct Row {
-    loss: f64,
-    nll: f64,
-    /// The label has the largest logit.
-    hit: bool,
-}
-
-fn add_up(rows: Vec<Option<Row>>, types: &[u32], stats: &mut [f64]) {
+/// In the order of the rows: in how many calls the rows come does not change a bit.
+fn add_up(rows: &[Row], types: &[u32], stats: &mut [f64], acc: bool) {
     assert_eq!((rows.len(), stats.len() % 3), (types.len(), 1));
-    stats.fill(0.0);
+    if !acc {
+        stats.fill(0.0);
+    }
     let (loss, by_type) = stats.split_at_mut(1);
-    for (row, &kind) in rows.iter().zip(types) {
-        let Some(row) = row else { continue };
-        let sums = &mut by_type[3 * kind as usize..][..3];
-        loss[0] += row.loss;
-        sums[0] += row.nll;
-        sums[1] += 1.0;
-        sums[2] += f64::from(row.hit);
+    for ([row_loss, row @ ..], &kind) in rows.iter().zip(types) {
+        if row[1] == 0.0 {
+            continue;
+        }
+        loss[0] += row_loss;
+        for (sum, x) in by_type[3 * kind as usize..][..3].iter_mut().zip(row) {
+            *sum += x;
+        }
     }
 }

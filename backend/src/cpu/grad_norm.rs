@@ -1,16 +1,26 @@
 //! The norm of the whole gradient, and what follows from it: the clipping factor, whether to step at all, and the next
 //! loss scale.
+use super::pool::{Pool, pieces, pieces_mut};
 use super::real::Real;
 use super::reduce::sum;
 use crate::LossScale;
-use rayon::prelude::*;
+
+/// Elements that are worth a worker's while.
+const TILE: usize = 1 << 14;
 
 /// x -> sums (ceil(len / chunk)): Σ x² of each chunk, in f64
-pub fn sum_squares<E: Real>(x: &[E], sums: &mut [f64], chunk: usize) {
+pub fn sum_squares<E: Real>(pool: &Pool, x: &[E], sums: &mut [f64], chunk: usize) {
     assert_eq!(sums.len(), x.len().div_ceil(chunk));
-    sums.par_iter_mut().zip(x.par_chunks(chunk)).for_each(|(total, x)| {
-        *total = sum([x], |[x]| x.f64() * x.f64());
-    });
+    let chunks = (TILE / chunk).max(1);
+    pool.over(
+        (pieces(x, chunks * chunk), pieces_mut(sums, chunks)),
+        #[inline(always)]
+        |_, (x, sums)| {
+            for (x, total) in x.chunks(chunk).zip(sums) {
+                *total = sum([x], |[x]| x.f64() * x.f64());
+            }
+        },
+    );
 }
 
 /// sums (n), count (1), scale (3) = [S, ..] -> norm (3) = [‖g‖ / S, factor that clips and undoes S, 1 to step or 0]

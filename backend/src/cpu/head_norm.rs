@@ -2,50 +2,76 @@
 //!
 //! The formulas are those of `rmsnorm`, over the H numbers of a head, with one weight (H) for all query heads and one for
 //! all key heads.
+use super::pool::{Pool, pieces, pieces_mut};
 use super::real::Real;
 use super::reduce::{add_tiles, sum};
 use crate::Heads;
-use rayon::prelude::*;
 
-/// Tokens whose part of dw is summed by one worker.
+/// Tokens that one worker takes at a time, and whose part of dw it sums.
 const TILE: usize = 32;
 
 /// x (T, (N+2K) H), w (2, H) -> y (T, (N+2K) H), rstd (T, N + K)
-pub fn forward<E: Real>(x: &[E], w: &[E], y: &mut [E], rstd: &mut [E], heads: Heads, eps: f64) {
+pub fn forward<E: Real>(pool: &Pool, x: &[E], w: &[E], y: &mut [E], rstd: &mut [E], heads: Heads, eps: f64) {
     let (dim, width, normed) = (heads.dim, heads.qkv(), heads.n + heads.kv);
     let t = x.len() / width;
     assert_eq!([x.len(), y.len(), rstd.len(), w.len()], [t * width, t * width, t * normed, 2 * dim]);
-    let rows = (x.par_chunks(width), y.par_chunks_mut(width), rstd.par_chunks_mut(normed));
-    rows.into_par_iter().with_min_len(TILE).for_each(|(x, y, rstd)| {
-        for (head, rstd) in rstd.iter_mut().enumerate() {
-            let (x, y) = (&x[head * dim..][..dim], &mut y[head * dim..][..dim]);
-            let w = &w[which(heads, head) * dim..][..dim];
-            let mean_square = sum([x], |[x]| x * x) / E::of(dim as f64);
-            *rstd = E::ONE / (mean_square + E::of(eps)).sqrt();
-            for i in 0..dim {
-                y[i] = x[i] * *rstd * w[i];
+    let tiles = (pieces(x, TILE * width), pieces_mut(y, TILE * width), pieces_mut(rstd, TILE * normed));
+    pool.over(
+        tiles,
+        #[inline(always)]
+        |_, (x, y, rstd)| {
+            let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(rstd.chunks_exact_mut(normed));
+            for ((x, y), rstd) in rows {
+                let normed = x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).zip(rstd);
+                for (head, ((x, y), rstd)) in normed.enumerate() {
+                    let w = &w[which(heads, head) * dim..][..dim];
+                    let mean_square = sum([x], |[x]| x * x) / E::of(dim as f64);
+                    let r = E::ONE / (mean_square + E::of(eps)).sqrt();
+                    for i in 0..dim {
+                        y[i] = x[i] * r * w[i];
+                    }
+                    *rstd = r;
+                }
+                let values = (heads.n + heads.kv) * dim..;
+                y[values.clone()].copy_from_slice(&x[values]);
             }
-        }
-        y[normed * dim..].copy_from_slice(&x[normed * dim..]);
-    });
+        },
+    );
 }
 
 /// x (T, (N+2K) H), w (2, H), rstd (T, N + K) -> dqkv (T, (N+2K) H) in place, dw (2, H) = or +=
-pub fn backward<E: Real>(x: &[E], w: &[E], rstd: &[E], dqkv: &mut [E], dw: &mut [E], heads: Heads, acc: bool) {
+pub fn backward<E: Real>(
+    pool: &Pool,
+    x: &[E],
+    w: &[E],
+    rstd: &[E],
+    dqkv: &mut [E],
+    dw: &mut [E],
+    heads: Heads,
+    acc: bool,
+) {
     let (dim, width, normed) = (heads.dim, heads.qkv(), heads.n + heads.kv);
     let t = x.len() / width;
     assert_eq!([x.len(), dqkv.len(), rstd.len()], [t * width, t * width, t * normed]);
     assert_eq!([w.len(), dw.len()], [2 * dim; 2]);
-    let tiles = (x.par_chunks(TILE * width), rstd.par_chunks(TILE * normed), dqkv.par_chunks_mut(TILE * width));
-    let tiles_dw: Vec<Vec<E>> = tiles
-        .into_par_iter()
-        .map(|(x, rstd, dqkv)| {
-            let mut dw = vec![E::ZERO; 2 * dim];
-            for ((x, rstd), dqkv) in x.chunks(width).zip(rstd.chunks(normed)).zip(dqkv.chunks_mut(width)) {
-                for (head, &rstd) in rstd.iter().enumerate() {
-                    let (x, dy) = (&x[head * dim..][..dim], &mut dqkv[head * dim..][..dim]);
+    let mut tiles_dw = pool.scratch(t.div_ceil(TILE) * 2 * dim);
+    let tiles = (
+        pieces(x, TILE * width),
+        pieces(rstd, TILE * normed),
+        pieces_mut(dqkv, TILE * width),
+        pieces_mut(&mut tiles_dw, 2 * dim),
+    );
+    pool.over(
+        tiles,
+        #[inline(always)]
+        |_, (x, rstd, dqkv, dw)| {
+            dw.fill(E::ZERO);
+            let rows = x.chunks_exact(width).zip(rstd.chunks_exact(normed)).zip(dqkv.chunks_exact_mut(width));
+            for ((x, rstd), dqkv) in rows {
+                let heads_of_row = x.chunks_exact(dim).zip(dqkv.chunks_exact_mut(dim)).zip(rstd);
+                for (head, ((x, dy), &rstd)) in heads_of_row.enumerate() {
                     let at = which(heads, head) * dim;
-                    let (w, dw) = (&w[at..at + dim], &mut dw[at..at + dim]);
+                    let (w, dw) = (&w[at..][..dim], &mut dw[at..][..dim]);
                     let mean = sum([x, w, &*dy], |[x, w, dy]| x * w * dy) * rstd / E::of(dim as f64);
                     for i in 0..dim {
                         let x_hat = x[i] * rstd;
@@ -54,13 +80,13 @@ pub fn backward<E: Real>(x: &[E], w: &[E], rstd: &[E], dqkv: &mut [E], dw: &mut 
                     }
                 }
             }
-            dw
-        })
-        .collect();
-    add_tiles(&tiles_dw, dw, acc);
+        },
+    );
+    add_tiles(pool, &tiles_dw, dw, acc);
 }
 
 /// Row of w: queries have the first, keys the second.
+#[inline(always)]
 fn which(heads: Heads, head: usize) -> usize {
     usize::from(head >= heads.n)
 }

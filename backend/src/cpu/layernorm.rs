@@ -4,52 +4,77 @@
 //! rstd = 1 / sqrt(mean((x - μ)²) + eps)        x̂ = (x - μ) rstd        y = x̂ w + b
 //! dx   = rstd (w dy - mean(w dy) - x̂ mean(x̂ w dy))                     dw = Σ over rows of x̂ dy        db = Σ dy
 //! ```
+use super::pool::{Pool, pieces, pieces_mut};
 use super::real::Real;
 use super::reduce::{add_tiles, sum};
-use rayon::prelude::*;
 
-/// Rows whose part of dw and db is summed by one worker.
+/// Rows that one worker takes at a time, and whose part of dw and db it sums.
 const TILE: usize = 32;
 
 /// x (T, D), w, b (D) -> y (T, D), stats (2, T) = μ | rstd
-pub fn forward<E: Real>(x: &[E], w: &[E], b: &[E], y: &mut [E], stats: &mut [E], eps: f64) {
+pub fn forward<E: Real>(pool: &Pool, x: &[E], w: &[E], b: &[E], y: &mut [E], stats: &mut [E], eps: f64) {
     let (d, t) = (w.len(), stats.len() / 2);
     assert_eq!([x.len(), y.len(), b.len()], [t * d, t * d, d]);
     let (means, rstds) = stats.split_at_mut(t);
-    let rows = (x.par_chunks(d), y.par_chunks_mut(d), means, rstds);
-    rows.into_par_iter().with_min_len(TILE).for_each(|(x, y, mean, rstd)| {
-        let n = E::of(d as f64);
-        *mean = sum([x], |[x]| x) / n;
-        let mu = *mean;
-        let variance = sum([x], |[x]| (x - mu) * (x - mu)) / n;
-        *rstd = E::ONE / (variance + E::of(eps)).sqrt();
-        for i in 0..d {
-            y[i] = (x[i] - mu) * *rstd * w[i] + b[i];
-        }
-    });
+    let tiles = (pieces(x, TILE * d), pieces_mut(y, TILE * d), pieces_mut(means, TILE), pieces_mut(rstds, TILE));
+    pool.over(
+        tiles,
+        #[inline(always)]
+        |_, (x, y, means, rstds)| {
+            let (w, b) = (&w[..d], &b[..d]);
+            let n = E::of(d as f64);
+            let rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(means.iter_mut().zip(rstds));
+            for ((x, y), (mean, rstd)) in rows {
+                let mu = sum([x], |[x]| x) / n;
+                let variance = sum([x], |[x]| (x - mu) * (x - mu)) / n;
+                let r = E::ONE / (variance + E::of(eps)).sqrt();
+                for i in 0..d {
+                    y[i] = (x[i] - mu) * r * w[i] + b[i];
+                }
+                (*mean, *rstd) = (mu, r);
+            }
+        },
+    );
 }
 
 /// x, dy (T, D), w (D), stats (2, T) -> dx (T, D) +=, dw, db (D) = or +=
-pub fn backward<E: Real>(x: &[E], w: &[E], stats: &[E], dy: &[E], dx: &mut [E], dw: &mut [E], db: &mut [E], acc: bool) {
+pub fn backward<E: Real>(
+    pool: &Pool,
+    x: &[E],
+    w: &[E],
+    stats: &[E],
+    dy: &[E],
+    dx: &mut [E],
+    dw: &mut [E],
+    db: &mut [E],
+    acc: bool,
+) {
     let (d, t) = (w.len(), stats.len() / 2);
     assert_eq!([x.len(), dy.len(), dx.len()], [t * d; 3]);
     assert_eq!([dw.len(), db.len()], [d; 2]);
     let (means, rstds) = stats.split_at(t);
 
     let size = TILE * d;
+    let [mut tiles_dw, mut tiles_db] = [(); 2].map(|_| pool.scratch(t.div_ceil(TILE) * d));
     let tiles = (
-        x.par_chunks(size),
-        dy.par_chunks(size),
-        means.par_chunks(TILE),
-        rstds.par_chunks(TILE),
-        dx.par_chunks_mut(size),
+        pieces(x, size),
+        pieces(dy, size),
+        pieces(means, TILE),
+        pieces(rstds, TILE),
+        pieces_mut(dx, size),
+        pieces_mut(&mut tiles_dw, d),
+        pieces_mut(&mut tiles_db, d),
     );
-    let (tiles_dw, tiles_db): (Vec<Vec<E>>, Vec<Vec<E>>) = tiles
-        .into_par_iter()
-        .map(|(x, dy, means, rstds, dx)| {
-            let (mut dw, mut db) = (vec![E::ZERO; d], vec![E::ZERO; d]);
+    pool.over(
+        tiles,
+        #[inline(always)]
+        |_, (x, dy, means, rstds, dx, dw, db)| {
+            let (w, dw, db) = (&w[..d], &mut dw[..d], &mut db[..d]);
+            dw.fill(E::ZERO);
+            db.fill(E::ZERO);
             let n = E::of(d as f64);
-            let rows = x.chunks(d).zip(dy.chunks(d)).zip(means.iter().zip(rstds)).zip(dx.chunks_mut(d));
+            let rows =
+                x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(means.iter().zip(rstds)).zip(dx.chunks_exact_mut(d));
             for (((x, dy), (&mean, &rstd)), dx) in rows {
                 let mean_dy = sum([w, dy], |[w, dy]| w * dy) / n;
                 let along = sum([x, w, dy], |[x, w, dy]| (x - mean) * rstd * w * dy) / n;
@@ -60,9 +85,8 @@ pub fn backward<E: Real>(x: &[E], w: &[E], stats: &[E], dy: &[E], dx: &mut [E], 
                     db[i] += dy[i];
                 }
             }
-            (dw, db)
-        })
-        .unzip();
-    add_tiles(&tiles_dw, dw, acc);
-    add_tiles(&tiles_db, db, acc);
+        },
+    );
+    add_tiles(pool, &tiles_dw, dw, acc);
+    add_tiles(pool, &tiles_db, db, acc);
 }

@@ -1,10 +1,10 @@
-//! Matrix products, by the `gemm` crate: the only unsafe kernels.
+//! Matrix products, by the `gemm` crate.
 //!
-//! A large product is cut into tiles by its shape, each computed by one worker, so its bits do not depend on how many
-//! workers there are.
+//! A product is cut into tiles by its shape, each computed by one worker, so its bits do not depend on how many workers
+//! there are.
+use super::pool::Pool;
 use super::real::Real;
 use gemm::{Parallelism, gemm};
-use rayon::prelude::*;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Columns of an output tile: above 128 `gemm` packs a transposed `a`, up to there it would stride through it.
@@ -23,15 +23,11 @@ pub struct Mat<'a, E> {
 }
 
 impl<'a, E> Mat<'a, E> {
-    /// Contiguous rows, the beginnings of two of them `step` apart.
-    pub fn new(data: &'a [E], [rows, cols]: [usize; 2], step: usize) -> Mat<'a, E> {
+    /// Contiguous rows, one after the other.
+    pub fn new(data: &'a [E], [rows, cols]: [usize; 2]) -> Mat<'a, E> {
         assert!(rows > 0 && cols > 0, "an empty matrix");
-        assert!((rows - 1) * step + cols <= data.len(), "{rows} x {cols}, step {step}, of {}", data.len());
-        Mat { data, shape: [rows, cols], step: [step, 1] }
-    }
-
-    pub fn shape(&self) -> [usize; 2] {
-        self.shape
+        assert_eq!(data.len(), rows * cols);
+        Mat { data, shape: [rows, cols], step: [cols, 1] }
     }
 
     /// The transpose.
@@ -41,33 +37,47 @@ impl<'a, E> Mat<'a, E> {
     }
 
     /// Rows `at .. at + len`.
-    pub fn rows(self, at: usize, len: usize) -> Mat<'a, E> {
+    fn rows(self, at: usize, len: usize) -> Mat<'a, E> {
         assert!(len > 0 && at + len <= self.shape[0]);
         Mat { data: &self.data[at * self.step[0]..], shape: [len, self.shape[1]], ..self }
     }
 }
 
-/// c (m, n) = scale a b, or c += scale a b; a (m, k), b (k, n). By one worker.
-pub fn matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, scale: E, acc: bool) {
-    let (m, n) = (a.shape[0], b.shape[1]);
-    assert_eq!(c.len(), m * n);
-    // SAFETY: c holds m rows of n elements, n apart, and is ours alone.
-    unsafe { product(c.as_mut_ptr(), n, a, b, scale, acc) }
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub enum Start<'a, E> {
+    Zero,
+    /// What is there.
+    Here,
+    /// Another matrix, with rows as long as those of the product.
+    From(&'a [E]),
 }
 
-/// c (m, n) = scale a b, or c += scale a b; a (m, k), b (k, n). By all workers.
-pub fn par_matmul<E: Real>(c: &mut [E], a: Mat<E>, b: Mat<E>, scale: E, acc: bool) {
+/// c (m, n) = start + scale a b; a (m, k), b (k, n)
+pub fn matmul<E: Real>(pool: &Pool, c: &mut [E], a: Mat<E>, b: Mat<E>, scale: E, start: Start<E>) {
     let (m, n) = (a.shape[0], b.shape[1]);
     assert_eq!(c.len(), m * n);
+    if let Start::From(x) = start {
+        assert_eq!(x.len(), m * n);
+    }
     let across = n.div_ceil(COLS);
     let rows = ROWS.into_iter().find(|rows| m.div_ceil(*rows) * across >= MANY).unwrap_or(ROWS[3]);
     let c = AtomicPtr::new(c.as_mut_ptr());
-    (0..m.div_ceil(rows) * across).into_par_iter().for_each(|tile| {
+    pool.each(m.div_ceil(rows) * across, |tile| {
         let (i, j) = (tile / across * rows, tile % across * COLS);
         let (a, b) = (a.rows(i, rows.min(m - i)), b.t().rows(j, COLS.min(n - j)).t());
+        let c = c.load(Ordering::Relaxed);
+        if let Start::From(x) = start {
+            for row in i..i + a.shape[0] {
+                let at = row * n + j;
+                // SAFETY: columns of a row of c, in this tile alone, see below.
+                let c = unsafe { std::slice::from_raw_parts_mut(c.add(at), b.shape[1]) };
+                c.copy_from_slice(&x[at..at + b.shape[1]]);
+            }
+        }
         // SAFETY: rows i.. and columns j.. of c, as many as a has rows and b columns, are inside c, whose rows are n
         // apart; tiles are disjoint, and c is ours alone until all of them are done.
-        unsafe { product(c.load(Ordering::Relaxed).add(i * n + j), n, a, b, scale, acc) }
+        unsafe { product(c.add(i * n + j), n, a, b, scale, !matches!(start, Start::Zero)) }
     });
 }
 

@@ -3,7 +3,8 @@
 //! Every file holds one operation, its formula, its forward and its backward; start with `rmsnorm`. The loops are
 //! written once over `real::Real`, so that the f64 instance can be checked against finite differences and the f32 one
 //! against it. Work is cut into tiles by shape, never by the number of threads, and what crosses tiles is added in tile
-//! order: the bits of a result do not depend on who computed it. All that is unsafe stands in `matmul`.
+//! order: the bits of a result do not depend on who computed it. `pool` and `parts` are the workers and what they
+//! share, `isa` and `lanes` the instructions of the machine.
 mod activation;
 mod adamw;
 mod attention;
@@ -14,10 +15,16 @@ mod embedding;
 mod exp;
 mod grad_norm;
 mod head_norm;
+mod isa;
+mod lanes;
 mod layernorm;
 mod linear;
 mod matmul;
 mod nonlinearity;
+mod one_row;
+mod outer;
+mod parts;
+mod pool;
 mod real;
 mod reduce;
 mod rmsnorm;
@@ -25,20 +32,26 @@ mod rope;
 mod storage;
 mod unit_rows;
 
+pub use isa::Isa;
+use pool::Pool;
 use storage::Store;
 
-use crate::{Access, Arena, Backend, DType, Loan, Mark, Op, Region, Sizes, View};
+use crate::{Access, Arena, Backend, DType, Loan, Mark, Op, Pairs, Region, Rotation, Sizes, View};
 
 pub struct Cpu {
     arena: Arena,
-    pool: rayon::ThreadPool,
+    pool: Pool,
 }
 
 impl Cpu {
     /// Results do not depend on `threads`: work is cut by shape.
     pub fn new(sizes: Sizes, threads: usize) -> Cpu {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
-        Cpu { arena: Arena::new(sizes), pool }
+        Cpu::with_isa(sizes, threads, Isa::best())
+    }
+
+    /// Nor do they depend on `isa`, except those of products and attention.
+    pub fn with_isa(sizes: Sizes, threads: usize, isa: Isa) -> Cpu {
+        Cpu { arena: Arena::new(sizes), pool: Pool::new(threads, isa) }
     }
 
     pub(crate) fn arena(&self) -> &Arena {
@@ -46,8 +59,17 @@ impl Cpu {
     }
 }
 
+/// The tensors of a rotation, empty without one.
+fn rotate_by(rotation: Option<Rotation>, qkv: View) -> (View, View, Option<Pairs>) {
+    let empty = |dtype| View { dtype, offset: 0, len: 0, ..qkv };
+    match rotation {
+        Some(Rotation { positions, table, pairs }) => (positions, table, Some(pairs)),
+        None => (empty(DType::U32), empty(qkv.dtype), None),
+    }
+}
+
 /// Every operation, on the thread pool.
-fn run(arena: &mut Arena, op: Op) {
+fn run(pool: &Pool, arena: &mut Arena, op: Op) {
     /// `kernel!(x => rmsnorm::forward([x, w], [y, rstd], eps))` calls `rmsnorm::forward(x, w, y, rstd, eps)` on slices,
     /// over the float type of the view `x`, or f32 where that is only stored in less: see `storage`.
     macro_rules! kernel {
@@ -56,9 +78,9 @@ fn run(arena: &mut Arena, op: Op) {
             let ([$($r),*], [$($w),*]) = arena.resolve([$($r),*], [$($w),*]);
             match dtype {
                 DType::F32 | DType::BF16 | DType::F16 => {
-                    $file::$f::<f32>($(&Store::read($r),)* $(&mut Store::write($w),)* $($arg),*)
+                    $file::$f::<f32>(pool, $(&Store::read(pool, $r),)* $(&mut Store::write(pool, $w),)* $($arg),*)
                 }
-                DType::F64 => $file::$f::<f64>($(&Store::read($r),)* $(&mut Store::write($w),)* $($arg),*),
+                DType::F64 => $file::$f::<f64>(pool, $(&Store::read(pool, $r),)* $(&mut Store::write(pool, $w),)* $($arg),*),
                 DType::U32 => panic!("{op:?} has no integer kernel"),
             }
         }};
@@ -68,7 +90,7 @@ fn run(arena: &mut Arena, op: Op) {
         Op::Copy { x, y } if x.dtype == y.dtype => {
             assert_eq!(x.len, y.len, "{op:?}");
             let ([x], [y]) = arena.resolve([x], [y]);
-            elementwise::copy(x.bytes(), y.bytes())
+            elementwise::copy(pool, x.bytes(), y.bytes())
         }
         Op::Copy { x, y } => kernel!(x => elementwise::convert([x], [y])),
         Op::Add { x, y } => kernel!(x => elementwise::add([x], [y])),
@@ -79,7 +101,8 @@ fn run(arena: &mut Arena, op: Op) {
             kernel!(dy => embedding::backward([ids, dy], [dw], d, scale, acc))
         }
 
-        Op::Linear { x, w, y, dims, acc } => kernel!(x => linear::forward([x, w], [y], dims, acc)),
+        Op::Linear { x, w, add: None, y, dims } => kernel!(x => linear::forward([x, w], [y], dims)),
+        Op::Linear { x, w, add: Some(add), y, dims } => kernel!(x => linear::forward_onto([x, w, add], [y], dims)),
         Op::LinearBackwardInput { dy, w, dx, dims } => {
             kernel!(dy => linear::backward_input([dy, w], [dx], dims))
         }
@@ -108,34 +131,37 @@ fn run(arena: &mut Arena, op: Op) {
             kernel!(y => unit_rows::backward([y, norms, dy], [dw], d, scale, acc))
         }
 
-        Op::Rope { qkv, positions, table, heads, pairs, inverse } => {
-            kernel!(table => rope::rotate([positions, table], [qkv], heads, pairs, inverse))
+        Op::Attention { qkv, cu_seqlens, rotation, o, lse, heads, scores } => {
+            let (positions, table, pairs) = rotate_by(rotation, qkv);
+            kernel!(qkv => attention::forward([cu_seqlens, positions, table], [qkv, o, lse], pairs, heads, scores))
         }
-
-        Op::Attention { qkv, cu_seqlens, o, lse, heads, scores } => {
-            kernel!(qkv => attention::forward([qkv, cu_seqlens], [o, lse], heads, scores))
+        Op::AttentionBackward { qkv, cu_seqlens, rotation, o, lse, d_o, dqkv, heads, scores } => {
+            let (positions, table, pairs) = rotate_by(rotation, qkv);
+            kernel!(qkv => attention::backward(
+                [qkv, cu_seqlens, positions, table, o, lse, d_o], [dqkv], pairs, heads, scores
+            ))
         }
-        Op::AttentionBackward { qkv, cu_seqlens, o, lse, d_o, dqkv, heads, scores } => {
-            kernel!(qkv => attention::backward([qkv, cu_seqlens, o, lse, d_o], [dqkv], heads, scores))
-        }
-        Op::AttentionCached { qkv, span, cache, o, heads, scores } => {
-            kernel!(qkv => attention::cached([qkv, span], [cache, o], heads, scores))
+        Op::AttentionCached { qkv, span, rotation, cache, o, heads, scores } => {
+            let (positions, table, pairs) = rotate_by(rotation, qkv);
+            kernel!(qkv => attention::cached([span, positions, table], [qkv, cache, o], pairs, heads, scores))
         }
 
         Op::Gated { h, s, f, by } => kernel!(h => activation::gated([h], [s], f, by)),
-        Op::GatedBackward { h, ds, dh, f, by } => kernel!(h => activation::gated_backward([h, ds], [dh], f, by)),
+        Op::GatedBackward { h, ds, f, by } => kernel!(h => activation::gated_backward([ds], [h], f, by)),
         Op::Activation { h, s, by } => kernel!(h => activation::plain([h], [s], by)),
-        Op::ActivationBackward { h, ds, dh, by } => kernel!(h => activation::plain_backward([h, ds], [dh], by)),
+        Op::ActivationBackward { h, ds, by } => kernel!(h => activation::plain_backward([ds], [h], by)),
 
         Op::CountLabels { labels, count, acc } => {
             let ([labels], [count]) = arena.resolve([labels], [count]);
             cross_entropy::count_labels(labels.of(), count.of(), acc)
         }
-        Op::CrossEntropy { labels, types, count, scale, logits, stats, v, with } => {
-            kernel!(logits => cross_entropy::forward_backward([labels, types, count, scale], [logits, stats], v, with))
+        Op::CrossEntropy { labels, types, count, scale, logits, stats, v, with, acc } => {
+            kernel!(logits => cross_entropy::forward_backward(
+                [labels, types, count, scale], [logits, stats], v, with, acc
+            ))
         }
-        Op::CrossEntropyLoss { labels, types, logits, stats, v, cap } => {
-            kernel!(logits => cross_entropy::forward([labels, types, logits], [stats], v, cap))
+        Op::CrossEntropyLoss { labels, types, logits, stats, v, cap, acc } => {
+            kernel!(logits => cross_entropy::forward([labels, types, logits], [stats], v, cap, acc))
         }
         Op::SoftCap { z, cap } => kernel!(z => elementwise::cap([], [z], cap)),
 
@@ -157,8 +183,7 @@ fn run(arena: &mut Arena, op: Op) {
 
 impl Backend for Cpu {
     fn run(&mut self, op: Op) {
-        let Cpu { arena, pool } = self;
-        pool.install(|| run(arena, op));
+        run(&self.pool, &mut self.arena, op);
     }
     fn upload(&mut self, src: &[u8], dst: View) {
         let ([], [y]) = self.arena.resolve([], [dst]);

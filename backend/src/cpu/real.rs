@@ -35,12 +35,15 @@ macro_rules! real {
             const ONE: $t = 1.0;
             const NEG_INFINITY: $t = $t::NEG_INFINITY;
 
+            #[inline(always)]
             fn of(x: f64) -> $t {
                 x as $t
             }
+            #[inline(always)]
             fn f64(self) -> f64 {
                 self as f64
             }
+            #[inline(always)]
             fn sqrt(self) -> $t {
                 self.sqrt()
             }
@@ -48,12 +51,15 @@ macro_rules! real {
             fn exp(self) -> $t {
                 $exp(self)
             }
+            #[inline(always)]
             fn ln(self) -> $t {
                 self.ln()
             }
+            #[inline(always)]
             fn tanh(self) -> $t {
                 self.tanh()
             }
+            #[inline(always)]
             fn erf(self) -> $t {
                 $erf(self)
             }

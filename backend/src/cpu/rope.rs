@@ -4,39 +4,80 @@
 //! ```text
 //! (a, b) <- (a c - b s, b c + a s)
 //! ```
-//! The backward is the transpose: the same with -s.
+//! The backward is the transpose: the same with -s. Attention does both, where it reads queries and keys anyhow and where it
+//! writes their gradients.
+use super::lanes::LANES;
 use super::real::Real;
-use crate::{Heads, Pairs};
-use rayon::prelude::*;
+use crate::Pairs;
 
-/// Tokens that are worth a worker's while.
-const TILE: usize = 16;
+/// Turns heads by the positions of their tokens; without `pairs`, not at all.
+#[derive(Clone, Copy)]
+pub struct Turn<'a, E> {
+    pairs: Option<Pairs>,
+    positions: &'a [u32],
+    table: &'a [E],
+    dim: usize,
+}
 
-/// positions (T), table (P, H) -> qkv (T, (N+2K) H), its queries and keys rotated in place
-pub fn rotate<E: Real>(positions: &[u32], table: &[E], qkv: &mut [E], heads: Heads, pairs: Pairs, inverse: bool) {
-    let (dim, half) = (heads.dim, heads.dim / 2);
-    assert_eq!(dim, 2 * half, "an odd head dimension has no pairs");
-    assert_eq!(qkv.len(), positions.len() * heads.qkv());
+impl<'a, E: Real> Turn<'a, E> {
+    /// positions (T), table (P, H), of the first `t` tokens
+    pub fn new(pairs: Option<Pairs>, positions: &'a [u32], table: &'a [E], t: usize, dim: usize) -> Self {
+        if pairs.is_some() {
+            assert_eq!(dim % 2, 0, "an odd head dimension has no pairs");
+            assert!(positions.len() >= t, "{} positions for {t} tokens", positions.len());
+        }
+        Turn { pairs, positions, table, dim }
+    }
 
-    let sign = if inverse { -E::ONE } else { E::ONE };
-    qkv.par_chunks_mut(heads.qkv()).zip(positions).with_min_len(TILE).for_each(|(qkv, &position)| {
-        let (cos, sin) = table[position as usize * dim..][..dim].split_at(half);
-        for head in qkv.chunks_mut(dim).take(heads.n + heads.kv) {
+    /// Heads (n, H) of a token.
+    #[inline(always)]
+    pub fn forward(&self, token: usize, heads: &mut [E]) {
+        self.by(token, heads, E::ONE);
+    }
+    #[inline(always)]
+    pub fn backward(&self, token: usize, heads: &mut [E]) {
+        self.by(token, heads, -E::ONE);
+    }
+
+    #[inline(always)]
+    fn by(&self, token: usize, heads: &mut [E], sign: E) {
+        let Some(pairs) = self.pairs else { return };
+        let (dim, half) = (self.dim, self.dim / 2);
+        let (cos, sin) = self.table[self.positions[token] as usize * dim..][..dim].split_at(half);
+        for head in heads.chunks_exact_mut(dim) {
             match pairs {
                 Pairs::Half => {
-                    let (a, b) = head.split_at_mut(half);
-                    for i in 0..half {
-                        let (c, s) = (cos[i], sign * sin[i]);
-                        (a[i], b[i]) = (a[i] * c - b[i] * s, b[i] * c + a[i] * s);
+                    let ((a, a_rest), (b, b_rest)) = {
+                        let (a, b) = head.split_at_mut(half);
+                        (a.as_chunks_mut::<LANES>(), b.as_chunks_mut::<LANES>())
+                    };
+                    let ((c, c_rest), (s, s_rest)) = (cos.as_chunks::<LANES>(), sin.as_chunks::<LANES>());
+                    for i in 0..a.len() {
+                        halves(&mut a[i], &mut b[i], &c[i], &s[i], sign);
+                    }
+                    for i in 0..a_rest.len() {
+                        let (x, y, c, s) = (a_rest[i], b_rest[i], c_rest[i], sign * s_rest[i]);
+                        (a_rest[i], b_rest[i]) = (x * c - y * s, y * c + x * s);
                     }
                 }
                 Pairs::Interleaved => {
-                    for (i, pair) in head.chunks_mut(2).enumerate() {
-                        let (a, b, c, s) = (pair[0], pair[1], cos[i], sign * sin[i]);
-                        (pair[0], pair[1]) = (a * c - b * s, b * c + a * s);
+                    for (i, pair) in head.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                        let ([a, b], c, s) = (*pair, cos[i], sign * sin[i]);
+                        *pair = [a * c - b * s, b * c + a * s];
                     }
                 }
             }
         }
-    });
+    }
+}
+
+/// Everything is read before anything is written, so that this becomes vectors.
+#[inline(always)]
+fn halves<E: Real, const N: usize>(a: &mut [E; N], b: &mut [E; N], c: &[E; N], s: &[E; N], sign: E) {
+    let (mut x, mut y) = (*a, *b);
+    for i in 0..N {
+        let (c, s) = (c[i], sign * s[i]);
+        (x[i], y[i]) = (x[i] * c - y[i] * s, y[i] * c + x[i] * s);
+    }
+    (*a, *b) = (x, y);
 }

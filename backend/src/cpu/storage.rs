@@ -1,9 +1,9 @@
 //! bf16 and f16 are storage: a kernel sees them widened to f32, and what it wrote is rounded when it is done, to nearest
 //! and ties to even. So no kernel knows of them, and every tensor of an operation may have a float type of its own.
+use super::pool::{Pool, Scratch, pieces, pieces_mut};
 use crate::{DType, Element, In, Out};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rayon::prelude::*;
 use std::ops::{Deref, DerefMut};
 
 /// Elements that are worth a worker's while.
@@ -14,15 +14,15 @@ pub enum Read<'a, E> {
     /// The memory itself.
     Here(&'a [E]),
     /// A wider copy.
-    Widened(Vec<E>),
+    Widened(Scratch<'a, E>),
 }
 
 /// What a kernel writes of a view; the end of it is when what was stored wider is rounded.
 pub enum Write<'a, E: Store> {
     /// The memory itself.
     Here(&'a mut [E]),
-    /// A wider copy, and where it goes.
-    Widened(Vec<E>, Narrow<'a>),
+    /// A wider copy, where it goes, and who carries it there.
+    Widened(Scratch<'a, E>, Narrow<'a>, &'a Pool),
 }
 
 pub enum Narrow<'a> {
@@ -34,65 +34,73 @@ pub enum Narrow<'a> {
 
 /// What kernels are written over, and how it comes out of views.
 pub trait Store: Element {
-    fn read<'a>(x: In<'a>) -> Read<'a, Self> {
+    fn read<'a>(_: &'a Pool, x: In<'a>) -> Read<'a, Self> {
         Read::Here(x.of())
     }
-    fn write<'a>(y: Out<'a>) -> Write<'a, Self> {
+    fn write<'a>(_: &'a Pool, y: Out<'a>) -> Write<'a, Self> {
         Write::Here(y.of())
     }
     /// Only what was widened is ever rounded.
-    fn round(_: &[Self], _: &mut Narrow) {
+    fn round(_: &Pool, _: &[Self], _: &mut Narrow) {
         unreachable!("{:?} is never widened to", Self::DTYPE)
     }
 }
 impl Store for u32 {}
 impl Store for f64 {}
 impl Store for f32 {
-    fn read<'a>(x: In<'a>) -> Read<'a, f32> {
+    fn read<'a>(pool: &'a Pool, x: In<'a>) -> Read<'a, f32> {
         match x.dtype() {
-            DType::BF16 => Read::Widened(widened(x.of::<bf16>())),
-            DType::F16 => Read::Widened(widened(x.of::<f16>())),
+            DType::BF16 => Read::Widened(widened(pool, x.of::<bf16>())),
+            DType::F16 => Read::Widened(widened(pool, x.of::<f16>())),
             DType::F32 | DType::F64 | DType::U32 => Read::Here(x.of()),
         }
     }
-    fn write<'a>(y: Out<'a>) -> Write<'a, f32> {
+    fn write<'a>(pool: &'a Pool, y: Out<'a>) -> Write<'a, f32> {
         match y.dtype() {
             DType::BF16 => {
                 let narrow = y.of::<bf16>();
-                Write::Widened(widened(narrow), Narrow::Bf16(narrow))
+                Write::Widened(widened(pool, narrow), Narrow::Bf16(narrow), pool)
             }
             DType::F16 => {
                 let narrow = y.of::<f16>();
-                Write::Widened(widened(narrow), Narrow::F16(narrow))
+                Write::Widened(widened(pool, narrow), Narrow::F16(narrow), pool)
             }
             DType::F32 | DType::F64 | DType::U32 => Write::Here(y.of()),
         }
     }
-    fn round(wide: &[f32], narrow: &mut Narrow) {
+    fn round(pool: &Pool, wide: &[f32], narrow: &mut Narrow) {
         match narrow {
-            Narrow::Bf16(narrow) => rounded(wide, narrow),
-            Narrow::F16(narrow) => rounded(wide, narrow),
+            Narrow::Bf16(narrow) => rounded(pool, wide, narrow),
+            Narrow::F16(narrow) => rounded(pool, wide, narrow),
         }
     }
 }
 
-fn widened<H: Sync>(x: &[H]) -> Vec<f32>
+fn widened<'a, H: Sync>(pool: &'a Pool, x: &[H]) -> Scratch<'a, f32>
 where
     [H]: HalfFloatSliceExt,
 {
-    let mut wide = vec![0.0; x.len()];
-    wide.par_chunks_mut(TILE).zip(x.par_chunks(TILE)).for_each(|(wide, x)| x.convert_to_f32_slice(wide));
+    let mut wide = pool.scratch(x.len());
+    pool.over(
+        (pieces(x, TILE), pieces_mut(&mut wide, TILE)),
+        #[inline(always)]
+        |_, (x, wide)| x.convert_to_f32_slice(wide),
+    );
     wide
 }
 
-fn rounded<H: Send>(wide: &[f32], y: &mut [H])
+fn rounded<H: Send>(pool: &Pool, wide: &[f32], y: &mut [H])
 where
     [H]: HalfFloatSliceExt,
 {
-    y.par_chunks_mut(TILE).zip(wide.par_chunks(TILE)).for_each(|(y, wide)| y.convert_from_f32_slice(wide));
+    pool.over(
+        (pieces(wide, TILE), pieces_mut(y, TILE)),
+        #[inline(always)]
+        |_, (wide, y)| y.convert_from_f32_slice(wide),
+    );
 }
 
-impl<E> Deref for Read<'_, E> {
+impl<E: Store> Deref for Read<'_, E> {
     type Target = [E];
     fn deref(&self) -> &[E] {
         match self {
@@ -106,7 +114,7 @@ impl<E: Store> Deref for Write<'_, E> {
     fn deref(&self) -> &[E] {
         match self {
             Write::Here(y) => y,
-            Write::Widened(y, _) => y,
+            Write::Widened(y, ..) => y,
         }
     }
 }
@@ -114,14 +122,14 @@ impl<E: Store> DerefMut for Write<'_, E> {
     fn deref_mut(&mut self) -> &mut [E] {
         match self {
             Write::Here(y) => y,
-            Write::Widened(y, _) => y,
+            Write::Widened(y, ..) => y,
         }
     }
 }
 impl<E: Store> Drop for Write<'_, E> {
     fn drop(&mut self) {
-        if let Write::Widened(wide, narrow) = self {
-            E::round(wide, narrow);
+        if let Write::Widened(wide, narrow, pool) = self {
+            E::round(pool, wide, narrow);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A `Cpu` for tests: host vectors in, operations, host vectors out. Every output lies in memory full of NaN before the
 //! operation writes it, so whatever an operation should not read shows. The operations stand in `ops`.
 use backend::{
-    Backend, Cpu, DType, Element, Heads, Op, REGIONS, Region, Scores, View, download, upload, upload_floats,
+    Backend, Cpu, DType, Element, Heads, Isa, Op, REGIONS, Region, Scores, View, download, upload, upload_floats,
 };
 
 pub struct Device {
@@ -15,9 +15,12 @@ pub struct Device {
 
 impl Device {
     pub fn new(float: DType, threads: usize) -> Device {
+        Device::with_isa(float, threads, Isa::best())
+    }
+    pub fn with_isa(float: DType, threads: usize, isa: Isa) -> Device {
         let mut sizes = [0; REGIONS.len()];
         sizes[Region::Act as usize] = 48 << 20;
-        Device { cpu: Cpu::new(sizes, threads), float, used: 0, base: 0 }
+        Device { cpu: Cpu::with_isa(sizes, threads, isa), float, used: 0, base: 0 }
     }
 
     fn view(&mut self, dtype: DType, len: usize) -> View {

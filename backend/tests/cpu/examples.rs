@@ -1,6 +1,6 @@
 //! Every operation on random tensors, as data: what the tests of threads, of rounding and of storage have in common.
 use crate::device::{Device, draw, heads, indices, plain, rope_table, scaled, scores};
-use backend::{DType, Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Scores, View};
+use backend::{DType, Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Rotation, Scores, View};
 
 pub enum Tensor {
     /// In a float type that the test chooses. Every number is exact in f32.
@@ -78,12 +78,7 @@ fn elementwise(all: &mut Examples, n: usize) {
     for by in [Nonlinearity::Silu, Nonlinearity::Gelu, Nonlinearity::GeluTanh] {
         let (h, ds) = (|| Float(draw(1, n)), || Float(draw(2, n)));
         all.add(format!("{by:?} {n}"), [h(), out(n)], move |[h, s]| Op::Activation { h, s, by });
-        all.add(format!("{by:?} backward {n}"), [h(), ds(), out(n)], move |[h, ds, dh]| Op::ActivationBackward {
-            h,
-            ds,
-            dh,
-            by,
-        });
+        all.add(format!("{by:?} backward {n}"), [h(), ds()], move |[h, ds]| Op::ActivationBackward { h, ds, by });
     }
 }
 
@@ -98,8 +93,8 @@ fn layers(all: &mut Examples, t: usize, d: usize) {
     for by in [Nonlinearity::Silu, Nonlinearity::Gelu, Nonlinearity::GeluTanh] {
         let h = || Float(draw(1, 2 * t * d));
         all.add(format!("gated {by:?} {t} x {d}"), [h(), out(t * d)], move |[h, s]| Op::Gated { h, s, f: d, by });
-        all.add(format!("gated {by:?} backward {t} x {d}"), [h(), Float(draw(2, t * d)), out(2 * t * d)], {
-            move |[h, ds, dh]| Op::GatedBackward { h, ds, dh, f: d, by }
+        all.add(format!("gated {by:?} backward {t} x {d}"), [h(), Float(draw(2, t * d))], {
+            move |[h, ds]| Op::GatedBackward { h, ds, f: d, by }
         });
     }
     let (f, dims) = (2 * d + 1, [t, d, 2 * d + 1]);
@@ -107,17 +102,24 @@ fn layers(all: &mut Examples, t: usize, d: usize) {
     all.add(format!("linear backward input {dims:?}"), [dy(), w(), out(t * d)], move |[dy, w, dx]| {
         Op::LinearBackwardInput { dy, w, dx, dims }
     });
+    all.add(format!("linear {dims:?}"), [x(), w(), out(t * f)], move |[x, w, y]| Op::Linear {
+        x,
+        w,
+        add: None,
+        y,
+        dims,
+    });
+    all.add(format!("linear {dims:?} added"), [x(), w(), dy(), out(t * f)], move |[x, w, add, y]| Op::Linear {
+        x,
+        w,
+        add: Some(add),
+        y,
+        dims,
+    });
     all.add(format!("add bias {t} x {f}"), [Float(draw(4, f)), dy()], |[b, y]| Op::AddBias { b, y });
     for acc in [false, true] {
         // Written over NaN, or added to.
         let into = |len| if acc { Float(draw(9, len)) } else { out(len) };
-        all.add(format!("linear {dims:?} acc {acc}"), [x(), w(), into(t * f)], move |[x, w, y]| Op::Linear {
-            x,
-            w,
-            y,
-            dims,
-            acc,
-        });
         all.add(format!("linear backward weight {dims:?} acc {acc}"), [dy(), x(), into(f * d)], {
             move |[dy, x, dw]| Op::LinearBackwardWeight { dy, x, dw, dims, scale: 0.3, acc }
         });
@@ -185,48 +187,42 @@ fn of_heads(all: &mut Examples, t: usize, heads: Heads) {
             move |[x, w, rstd, dqkv, dw]| Op::HeadNormBackward { x, w, rstd, dqkv, dw, heads, acc },
         );
     }
-    for (pairs, inverse) in [(Pairs::Half, false), (Pairs::Interleaved, true)] {
-        let tensors = [qkv(), Int(indices(5, t, 40)), Float(exact(rope_table(40, heads.dim)))];
-        all.add(format!("rope {t} x {heads:?} {pairs:?}"), tensors, move |[qkv, positions, table]| Op::Rope {
-            qkv,
-            positions,
-            table,
-            heads,
-            pairs,
-            inverse,
-        });
-    }
     for scores in scores(heads) {
         attention(all, t, heads, scores);
     }
 }
 
 fn attention(all: &mut Examples, t: usize, heads: Heads, scores: Scores) {
-    let name = |what: &str| format!("{what} {t} x {heads:?} {scores:?}");
-    let qkv = draw(1, t * heads.qkv());
-    let cu_seqlens = [0, t as u32 / 3, t as u32 / 3, t as u32];
-    let [o, lse] = Device::new(DType::F64, 1).attention(&qkv, &cu_seqlens, heads, scores).map(exact);
-    let (width, cu_seqlens) = (heads.out(), || Int(cu_seqlens.into()));
-    all.add(name("attention"), [Float(qkv.clone()), cu_seqlens(), out(t * width), out(t * heads.n)], {
-        move |[qkv, cu_seqlens, o, lse]| Op::Attention { qkv, cu_seqlens, o, lse, heads, scores }
-    });
-    let d_o = Float(draw(2, t * width));
-    let tensors = [Float(qkv.clone()), cu_seqlens(), Float(o), Float(lse), d_o, out(qkv.len())];
-    all.add(name("attention backward"), tensors, move |[qkv, cu_seqlens, o, lse, d_o, dqkv]| Op::AttentionBackward {
-        qkv,
-        cu_seqlens,
-        o,
-        lse,
-        d_o,
-        dqkv,
-        heads,
-        scores,
-    });
-    let cache = Float(draw(3, 2 * (t + 40) * heads.kv * heads.dim));
-    let span = Int(vec![33, t as u32 - u32::from(t > 1)]);
-    all.add(name("attention cached"), [Float(qkv), span, cache, out(t * width)], move |[qkv, span, cache, o]| {
-        Op::AttentionCached { qkv, span, cache, o, heads, scores }
-    });
+    for pairs in [Pairs::Half, Pairs::Interleaved] {
+        let name = |what: &str| format!("{what} {t} x {heads:?} {scores:?} {pairs:?}");
+        let (qkv, positions, table) = (draw(1, t * heads.qkv()), indices(5, t, 40), exact(rope_table(40, heads.dim)));
+        let cu_seqlens = [0, t as u32 / 3, t as u32 / 3, t as u32];
+        let by = Some((&*positions, &*table, pairs));
+        let [rotated, o, lse] =
+            Device::new(DType::F64, 1).attention_of(&qkv, &cu_seqlens, by, heads, scores).map(exact);
+        let (width, cu_seqlens) = (heads.out(), || Int(cu_seqlens.into()));
+        let (positions, table) = (|| Int(positions.clone()), || Float(table.clone()));
+        let tensors = [Float(qkv.clone()), cu_seqlens(), positions(), table(), out(t * width), out(t * heads.n)];
+        all.add(name("attention"), tensors, move |[qkv, cu_seqlens, positions, table, o, lse]| {
+            let rotation = Some(Rotation { positions, table, pairs });
+            Op::Attention { qkv, cu_seqlens, rotation, o, lse, heads, scores }
+        });
+        let d_o = Float(draw(2, t * width));
+        let tensors = [Float(rotated), cu_seqlens(), positions(), table(), Float(o), Float(lse), d_o, out(qkv.len())];
+        all.add(name("attention backward"), tensors, {
+            move |[qkv, cu_seqlens, positions, table, o, lse, d_o, dqkv]| {
+                let rotation = Some(Rotation { positions, table, pairs });
+                Op::AttentionBackward { qkv, cu_seqlens, rotation, o, lse, d_o, dqkv, heads, scores }
+            }
+        });
+        let cache = Float(draw(3, 2 * (t + 40) * heads.kv * heads.dim));
+        let span = Int(vec![33, t as u32 - u32::from(t > 1)]);
+        let tensors = [Float(qkv), span, positions(), table(), cache, out(t * width)];
+        all.add(name("attention cached"), tensors, move |[qkv, span, positions, table, cache, o]| {
+            let rotation = Some(Rotation { positions, table, pairs });
+            Op::AttentionCached { qkv, span, rotation, cache, o, heads, scores }
+        });
+    }
 }
 
 fn losses(all: &mut Examples, t: usize, v: usize) {
@@ -255,6 +251,7 @@ fn losses(all: &mut Examples, t: usize, v: usize) {
                 stats,
                 v,
                 with,
+                acc: false,
             }
         });
         all.add(format!("cross-entropy loss {t} x {v} {with:?}"), [labels(), types(), logits(), double_out(10)], {
@@ -265,6 +262,7 @@ fn losses(all: &mut Examples, t: usize, v: usize) {
                 stats,
                 v,
                 cap: with.cap,
+                acc: false,
             }
         });
     }

@@ -89,6 +89,37 @@ fn stats_of_types_add_up() {
     }
 }
 
+/// The running sums go on where the last call left them: rows in pieces give the bits of rows at once.
+#[test]
+fn in_pieces_the_stats_have_the_same_bits() {
+    let (t, v, kinds) = (150, 37, 3);
+    let dev = &mut Device::new(DType::F32, 2);
+    let mut labels = indices(2, t, v);
+    labels[20..30].fill(NONE);
+    let mut run = |pieces: &[usize], with: LogitLoss| {
+        let [labels, types] = [&labels, &indices(3, t, kinds)].map(|x| dev.int(x));
+        let (logits, count, scale) =
+            (dev.float(&scaled(draw(1, t * v), 3.0)), dev.double(&[140.0]), dev.double(&[8.0]));
+        let [stats, loss] = [(); 2].map(|_| dev.double(&vec![f64::NAN; 1 + 3 * kinds]));
+        let mut at = 0;
+        for &n in pieces {
+            let acc = at > 0;
+            let ([labels, types], logits) = ([labels, types].map(|x| x.sub(at, n)), logits.sub(at * v, n * v));
+            dev.run(Op::CrossEntropyLoss { labels, types, logits, stats: loss, v, cap: with.cap, acc }, []);
+            dev.run(Op::CrossEntropy { labels, types, count, scale, logits, stats, v, with, acc }, []);
+            at += n;
+        }
+        assert_eq!(at, t);
+        [stats, loss, logits].map(|view| dev.get(view))
+    };
+    for with in WAYS {
+        let whole = run(&[t], with);
+        for pieces in [&[1, 149][..], &[75, 75], &[64, 64, 22], &[7, 13, 5, 1, 100, 24]] {
+            assert!(run(pieces, with) == whole, "{with:?} in {pieces:?}");
+        }
+    }
+}
+
 #[test]
 fn large_logits_do_not_overflow() {
     let dev = &mut Device::new(DType::F32, 1);

@@ -1,11 +1,14 @@
 //! One method an operation: its inputs as host vectors, its outputs as host vectors. `into` is what a gradient is added
 //! to; without it the gradient is written.
-use crate::device::Device;
-use backend::{Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Scores};
+use crate::device::{Device, plain};
+use backend::{Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Rotation, Scores};
 
 pub const EPS: f64 = 1e-5;
 /// Labels alone: no smoothing, no cap.
 pub const PLAIN: LogitLoss = LogitLoss { cap: None, smoothing: 0.0 };
+
+/// positions (T), table (P, H)
+pub type Rotate<'a> = (&'a [u32], &'a [f64], Pairs);
 
 impl Device {
     pub fn embedding(&mut self, ids: &[u32], w: &[f64], d: usize, scale: f64) -> Vec<f64> {
@@ -27,8 +30,9 @@ impl Device {
     }
 
     pub fn linear(&mut self, x: &[f64], w: &[f64], dims: [usize; 3], into: Option<&[f64]>) -> Vec<f64> {
-        let (x, w, (y, acc)) = (self.float(x), self.float(w), self.into(into, dims[0] * dims[2]));
-        let [y] = self.run(Op::Linear { x, w, y, dims, acc }, [y]);
+        let (x, w, y) = (self.float(x), self.float(w), self.poison(dims[0] * dims[2]));
+        let add = into.map(|x| self.float(x));
+        let [y] = self.run(Op::Linear { x, w, add, y, dims }, [y]);
         y
     }
     pub fn linear_backward_input(&mut self, dy: &[f64], w: &[f64], dims: [usize; 3]) -> Vec<f64> {
@@ -130,26 +134,48 @@ impl Device {
         dw
     }
 
-    pub fn rope(
+    pub fn rotation(&mut self, by: Option<Rotate>) -> Option<Rotation> {
+        by.map(|(positions, table, pairs)| Rotation { positions: self.int(positions), table: self.float(table), pairs })
+    }
+    /// qkv with its queries and keys rotated, as attention leaves it.
+    pub fn rotated(&mut self, qkv: &[f64], by: Rotate, heads: Heads) -> Vec<f64> {
+        let t = qkv.len() / heads.qkv();
+        self.attention_of(qkv, &[0, t as u32], Some(by), heads, plain(heads))[0].clone()
+    }
+    /// [qkv rotated, o, lse]
+    pub fn attention_of(
         &mut self,
         qkv: &[f64],
-        positions: &[u32],
-        table: &[f64],
+        cu_seqlens: &[u32],
+        by: Option<Rotate>,
         heads: Heads,
-        pairs: Pairs,
-        inverse: bool,
-    ) -> Vec<f64> {
-        let (qkv, positions, table) = (self.float(qkv), self.int(positions), self.float(table));
-        let [qkv] = self.run(Op::Rope { qkv, positions, table, heads, pairs, inverse }, [qkv]);
-        qkv
-    }
-
-    /// [o, lse]
-    pub fn attention(&mut self, qkv: &[f64], cu_seqlens: &[u32], heads: Heads, scores: Scores) -> [Vec<f64>; 2] {
+        scores: Scores,
+    ) -> [Vec<f64>; 3] {
         let t = qkv.len() / heads.qkv();
         let (o, lse) = (self.poison(t * heads.out()), self.poison(t * heads.n));
-        let (qkv, cu_seqlens) = (self.float(qkv), self.int(cu_seqlens));
-        self.run(Op::Attention { qkv, cu_seqlens, o, lse, heads, scores }, [o, lse])
+        let (qkv, cu_seqlens, rotation) = (self.float(qkv), self.int(cu_seqlens), self.rotation(by));
+        self.run(Op::Attention { qkv, cu_seqlens, rotation, o, lse, heads, scores }, [qkv, o, lse])
+    }
+    /// [o, lse], of what is not rotated
+    pub fn attention(&mut self, qkv: &[f64], cu_seqlens: &[u32], heads: Heads, scores: Scores) -> [Vec<f64>; 2] {
+        let [_, o, lse] = self.attention_of(qkv, cu_seqlens, None, heads, scores);
+        [o, lse]
+    }
+    /// qkv, o, lse as `attention_of` gave them.
+    pub fn attention_backward_of(
+        &mut self,
+        [qkv, o, lse]: [&[f64]; 3],
+        cu_seqlens: &[u32],
+        by: Option<Rotate>,
+        d_o: &[f64],
+        heads: Heads,
+        scores: Scores,
+    ) -> Vec<f64> {
+        let (dqkv, cu_seqlens, rotation) = (self.poison(qkv.len()), self.int(cu_seqlens), self.rotation(by));
+        let [qkv, o, lse, d_o] = [qkv, o, lse, d_o].map(|x| self.float(x));
+        let [dqkv] =
+            self.run(Op::AttentionBackward { qkv, cu_seqlens, rotation, o, lse, d_o, dqkv, heads, scores }, [dqkv]);
+        dqkv
     }
     pub fn attention_backward(
         &mut self,
@@ -160,10 +186,7 @@ impl Device {
         heads: Heads,
         scores: Scores,
     ) -> Vec<f64> {
-        let (dqkv, cu_seqlens) = (self.poison(qkv.len()), self.int(cu_seqlens));
-        let [qkv, o, lse, d_o] = [qkv, o, lse, d_o].map(|x| self.float(x));
-        let [dqkv] = self.run(Op::AttentionBackward { qkv, cu_seqlens, o, lse, d_o, dqkv, heads, scores }, [dqkv]);
-        dqkv
+        self.attention_backward_of([qkv, o, lse], cu_seqlens, None, d_o, heads, scores)
     }
     /// [o, the new cache]
     pub fn attention_cached(
@@ -176,7 +199,7 @@ impl Device {
     ) -> [Vec<f64>; 2] {
         let o = self.poison(qkv.len() / heads.qkv() * heads.out());
         let (qkv, span, cache) = (self.float(qkv), self.int(&span), self.float(cache));
-        self.run(Op::AttentionCached { qkv, span, cache, o, heads, scores }, [o, cache])
+        self.run(Op::AttentionCached { qkv, span, rotation: None, cache, o, heads, scores }, [o, cache])
     }
 
     pub fn gated(&mut self, h: &[f64], f: usize, by: Nonlinearity) -> Vec<f64> {
@@ -185,8 +208,8 @@ impl Device {
         s
     }
     pub fn gated_backward(&mut self, h: &[f64], ds: &[f64], f: usize, by: Nonlinearity) -> Vec<f64> {
-        let (h, ds, dh) = (self.float(h), self.float(ds), self.poison(h.len()));
-        let [dh] = self.run(Op::GatedBackward { h, ds, dh, f, by }, [dh]);
+        let (h, ds) = (self.float(h), self.float(ds));
+        let [dh] = self.run(Op::GatedBackward { h, ds, f, by }, [h]);
         dh
     }
     pub fn activation(&mut self, h: &[f64], by: Nonlinearity) -> Vec<f64> {
@@ -195,8 +218,8 @@ impl Device {
         s
     }
     pub fn activation_backward(&mut self, h: &[f64], ds: &[f64], by: Nonlinearity) -> Vec<f64> {
-        let (h, ds, dh) = (self.float(h), self.float(ds), self.poison(h.len()));
-        let [dh] = self.run(Op::ActivationBackward { h, ds, dh, by }, [dh]);
+        let (h, ds) = (self.float(h), self.float(ds));
+        let [dh] = self.run(Op::ActivationBackward { h, ds, by }, [h]);
         dh
     }
 
@@ -213,7 +236,7 @@ impl Device {
         let (labels, types, logits) = (self.int(labels), self.int(types), self.float(logits));
         let (count, scale) = (self.double(&[count]), self.double(&[scale]));
         let stats = self.double(&vec![f64::NAN; 1 + 3 * kinds]);
-        self.run(Op::CrossEntropy { labels, types, count, scale, logits, stats, v, with }, [stats, logits])
+        self.run(Op::CrossEntropy { labels, types, count, scale, logits, stats, v, with, acc: false }, [stats, logits])
     }
     /// stats
     pub fn cross_entropy_loss(
@@ -226,7 +249,7 @@ impl Device {
         let v = logits.len() / labels.len();
         let (labels, types, logits) = (self.int(labels), self.int(types), self.float(logits));
         let stats = self.double(&vec![f64::NAN; 1 + 3 * kinds]);
-        let [stats] = self.run(Op::CrossEntropyLoss { labels, types, logits, stats, v, cap }, [stats]);
+        let [stats] = self.run(Op::CrossEntropyLoss { labels, types, logits, stats, v, cap, acc: false }, [stats]);
         stats
     }
 

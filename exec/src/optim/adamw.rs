@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov & Hutter 2019) on this rank's shard of a bucket, run by run of equal weight decay.
 use backend::{Backend, Op};
 use model::Unit;
-use plan::{Bucket, Memory, Place, Plan, RankId, Res};
+use plan::{Memory, Place, Plan, RankId, Res};
 use serde::{Deserialize, Serialize};
 
 /// `[optimizer]` of a run.
@@ -69,7 +69,7 @@ pub(crate) fn step(dev: &mut dyn Backend, config: &OptimizerConfig, plan: &Plan,
     let [m, v] = mem.view(Res::Opt(u)).sub(0, 2 * n).split([n; 2]);
     let param = mem.view(Res::Param(u)).sub(own.start, n);
     let p = if plan.has_master() { mem.view(Res::Opt(u)).sub(2 * n, n) } else { param };
-    for run in Bucket::decay_runs(&plan.model, u, own.clone()) {
+    for run in plan.decay_runs(u, own.clone()) {
         let (at, len) = (run.range.start, run.range.len());
         let in_shard = at - own.start;
         dev.run(Op::AdamW {

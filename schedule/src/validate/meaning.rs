@@ -165,13 +165,6 @@ impl State<'_> {
         self.own(u)?;
         self.need(Action::Load { m })?;
         self.input_of(u, m)?;
-        if u == self.plan.model.head() && self.trains() {
-            // The gradient of the loss is divided by the labels of the whole step.
-            if self.plan.mesh.data > 1 {
-                self.need(Action::ReduceCount)?
-            }
-            self.micros().try_for_each(|m| self.need(Action::Load { m }))?;
-        }
         self.before_the_step(u)
     }
 
@@ -229,6 +222,13 @@ impl State<'_> {
             self.need(Action::Recompute { u, m })?;
         }
         self.before_the_step(u)?;
+        if u == self.plan.model.head() {
+            // The gradient of the loss is divided by the labels of the whole step.
+            if self.plan.mesh.data > 1 {
+                self.need(Action::ReduceCount)?
+            }
+            self.micros().try_for_each(|m| self.need(Action::Load { m }))?;
+        }
         if u != self.plan.model.head() && self.dx.get(&m) != Some(&u) {
             return Err(format!("the gradient of the output of {} is not there", self.plan.model.kind(u).name()));
         }
@@ -313,7 +313,11 @@ impl State<'_> {
     fn stats_complete(&self) -> Result<(), String> {
         if self.plan.mesh.is_last(self.stage) {
             let u = self.plan.model.head();
-            self.micros().try_for_each(|m| self.need(Action::Forward { u, m }))?;
+            self.micros().try_for_each(|m| match self.trains() {
+                true if self.returned.contains(&(u, m)) => Ok(()),
+                true => Err(format!("`backward head {}` is missing before it", m.0)),
+                false => self.need(Action::Forward { u, m }),
+            })?;
         }
         if self.trains() { self.all_units().try_for_each(|u| self.need(Action::SumSquares { u })) } else { Ok(()) }
     }

@@ -1,7 +1,7 @@
 //! Attention: every way of making scores, several segments, grouped heads, more tokens than a tile has.
 use super::check;
-use crate::device::{draw, heads, plain, scores};
-use backend::{Heads, Scores};
+use crate::device::{draw, heads, indices, plain, rope_table, scores};
+use backend::{Heads, Pairs, Scores};
 
 fn attention(heads: Heads, cu_seqlens: &[u32], scores: Scores) {
     let t = cu_seqlens[cu_seqlens.len() - 1] as usize;
@@ -28,6 +28,28 @@ fn of_segments() {
     ];
     for (heads, cu_seqlens) in cases {
         attention(heads, cu_seqlens, plain(heads));
+    }
+}
+
+#[test]
+fn of_what_is_rotated() {
+    let cases: [(Heads, &[u32]); 3] =
+        [(heads(1, 1, 2), &[0, 1]), (heads(3, 1, 10), &[0, 5, 6, 13]), (heads(2, 2, 6), &[0, 20])];
+    for (heads, cu_seqlens) in cases {
+        for pairs in [Pairs::Half, Pairs::Interleaved] {
+            let t = cu_seqlens[cu_seqlens.len() - 1] as usize;
+            let (positions, table, scores) = (indices(3, t, 11), rope_table(11, heads.dim), plain(heads));
+            let by = Some((&*positions, &*table, pairs));
+            check(
+                format!("attention rotated {heads:?} {cu_seqlens:?} {pairs:?}"),
+                vec![draw(1, t * heads.qkv())],
+                |dev, x| dev.attention_of(&x[0], cu_seqlens, by, heads, scores)[1].clone(),
+                |dev, x, dy| {
+                    let [qkv, o, lse] = dev.attention_of(&x[0], cu_seqlens, by, heads, scores);
+                    vec![dev.attention_backward_of([&qkv, &o, &lse], cu_seqlens, by, dy, heads, scores)]
+                },
+            );
+        }
     }
 }
 

@@ -1,7 +1,6 @@
-//! Linear layers, embeddings, biases, rotations and nonlinearities.
+//! Linear layers, embeddings, biases and nonlinearities.
 use super::{ALL, check};
-use crate::device::{draw, heads, indices, rope_table, scaled};
-use backend::Pairs;
+use crate::device::{draw, indices, scaled};
 
 #[test]
 fn linear() {
@@ -52,21 +51,6 @@ fn bias() {
             |dev, x| dev.add_bias(&x[0], &x[1]),
             |dev, _, dy| vec![dev.bias_backward(dy, f, None), dy.to_vec()],
         );
-    }
-}
-
-#[test]
-fn rope() {
-    for (t, heads) in [(1, heads(1, 1, 2)), (6, heads(3, 1, 10)), (20, heads(2, 2, 6))] {
-        for pairs in [Pairs::Half, Pairs::Interleaved] {
-            let (positions, table) = (indices(3, t, 11), rope_table(11, heads.dim));
-            check(
-                format!("rope T {t} {heads:?} {pairs:?}"),
-                vec![draw(1, t * heads.qkv())],
-                |dev, x| dev.rope(&x[0], &positions, &table, heads, pairs, false),
-                |dev, _, dy| vec![dev.rope(dy, &positions, &table, heads, pairs, true)],
-            );
-        }
     }
 }
 

@@ -1,0 +1,287 @@
+//! `internevo bench step`: a training step, its parts, and what its matrix products alone cost.
+//!
+//! Steps, steps with every operation timed, and the products of a step alone, one after the other with nothing between
+//! them, take turns: all three see the same machine.
+use super::timed::{Log, Spent, Timed};
+use super::{median, peak_memory};
+use crate::args::RunFile;
+use crate::config::listed;
+use crate::job::{self, human};
+use crate::prepare;
+use crate::show;
+use anyhow::{Result, bail};
+use backend::{DType, Heads, Meta, Op, Sizes, View};
+use clap::ValueEnum;
+use exec::{Hyper, Lanes, Rank, State, StepConfig, World};
+use model::{Decoder, Inputs, Phase};
+use plan::{Mesh, PipelineSchedule, Plan, RankId, StepShape};
+use schedule::RankPrograms;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Time a training step on random tokens, and its parts.
+///
+/// "Products alone" are the matrix products of the step (attention's are not among them), replayed one after the other on
+/// the same memory: what is above them is the price of everything else.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A run file; its model, micro-batch and context are taken, on one rank
+    #[arg(required_unless_present = "preset")]
+    config: Option<PathBuf>,
+    /// A shape to compare with others
+    #[arg(long, conflicts_with = "config")]
+    preset: Option<Preset>,
+    /// Override a key of the run file, as in --set data.seq_len=256
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", requires = "config")]
+    set: Vec<String>,
+    /// Steps that count, of each kind
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Compute threads; by default one a core
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    threads: Option<u16>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Preset {
+    /// 10.5 M parameters: hidden 256, 8 layers, 4 sequences of 512
+    #[value(name = "15m")]
+    M15,
+    /// 124.7 M parameters: hidden 768, 12 layers, 2 sequences of 1024
+    #[value(name = "125m")]
+    M125,
+}
+
+impl Preset {
+    fn shape(self) -> Shape {
+        let heads = |n, kv, dim| Heads { n, kv, dim };
+        let (model, seq_len, sequences) = match self {
+            Preset::M15 => (Decoder::llama(8192, 256, 8, heads(8, 4, 32), 768), 512, 4),
+            Preset::M125 => (Decoder::llama(32000, 768, 12, heads(12, 4, 64), 2048), 1024, 2),
+        };
+        Shape { model, seq_len, sequences, step: StepConfig::default() }
+    }
+}
+
+/// One micro-batch a step, on one rank.
+struct Shape {
+    model: Decoder,
+    seq_len: usize,
+    sequences: usize,
+    step: StepConfig,
+}
+
+impl Shape {
+    fn tokens(&self) -> usize {
+        self.seq_len * self.sequences
+    }
+}
+
+/// Steps that do not count: memory is touched for the first time, clocks settle.
+const WARM_UP: u32 = 2;
+
+pub fn main(args: &Args) -> Result<()> {
+    let shape = match (&args.config, args.preset) {
+        (_, Some(preset)) => preset.shape(),
+        (Some(config), None) => {
+            let run = RunFile { config: config.clone(), set: args.set.clone(), ranks: 1 }.load()?;
+            let model = show::decoder(&run)?;
+            let step = StepConfig { optimizer: run.optimizer.clone(), ..StepConfig::default() };
+            Shape { model, seq_len: run.data.seq_len, sequences: run.data.micro_batch_size, step }
+        }
+        (None, None) => unreachable!("clap asks for one of the two"),
+    };
+    let threads = args.threads.map_or_else(job::cores, usize::from);
+    let mut bench = Bench::new(&shape, threads)?;
+    measure(&mut bench, args.steps)?.report(&shape, threads, args.json);
+    Ok(())
+}
+
+struct Bench {
+    rank: Rank,
+    log: Log,
+    slab: Vec<u32>,
+    step: u64,
+}
+
+impl Bench {
+    fn new(shape: &Shape, threads: usize) -> Result<Bench> {
+        let problems = shape.model.problems();
+        if !problems.is_empty() {
+            bail!("{}", listed(&problems));
+        }
+        let plan = Arc::new(Plan::new(shape.model.clone(), Mesh::SOLO, DType::F32, shape.seq_len, 0));
+        let of_step = StepShape { phase: Phase::Train, t: shape.tokens(), micros: 1 };
+        let programs = RankPrograms::new(&plan, RankId(0), &[of_step], PipelineSchedule::OneFOneB);
+        job::check_memory(None, std::slice::from_ref(&programs), "try a smaller micro-batch")?;
+        let world = World {
+            plan,
+            step: shape.step.clone(),
+            lanes: Lanes::Direct,
+            threads,
+            timeout: Duration::ZERO,
+            record: false,
+            clock: None,
+        };
+        let (mut rank, log) = (world.solo(programs), Log::default());
+        let cpu = std::mem::replace(&mut rank.dev, Box::new(Meta::new(Sizes::default())));
+        rank.dev = Box::new(Timed::new(cpu, log.clone()));
+        for spec in rank.params() {
+            let mut values = vec![0.0; spec.len()];
+            prepare::initial(&spec, 0, 0, &mut values);
+            rank.set(State::Param, &spec, 0, &values);
+        }
+        Ok(Bench { rank, log, slab: random_slab(shape), step: 0 })
+    }
+
+    fn step(&mut self) -> Result<Duration> {
+        self.step += 1;
+        let began = Instant::now();
+        exec::run(&mut self.rank, 0, Hyper { lr: 3e-4, step: self.step }, &mut |_| self.slab.clone())?;
+        let result = self.rank.step_result(0);
+        assert!(result.taken, "the step was skipped: gradient norm {}", result.grad_norm);
+        Ok(began.elapsed())
+    }
+
+    /// A step whose operations are timed.
+    fn timed_step(&mut self) -> Result<Vec<Spent>> {
+        self.log.begin();
+        self.step()?;
+        Ok(self.log.end())
+    }
+
+    /// The products of a step alone. They write activations and gradients, which the next step writes anew.
+    fn products(&mut self, step: &[Spent]) -> Duration {
+        let products: Vec<Op> = step.iter().filter_map(|spent| product(&spent.op)).collect();
+        let began = Instant::now();
+        products.into_iter().for_each(|op| self.rank.dev.run(op));
+        began.elapsed()
+    }
+}
+
+/// The matrix product that an operation is.
+fn product(op: &Op) -> Option<Op> {
+    match *op {
+        Op::Linear { x, w, y, dims, .. } => Some(Op::Linear { x, w, add: None, y, dims }),
+        Op::LinearBackwardInput { .. } | Op::LinearBackwardWeight { .. } => Some(*op),
+        _ => None,
+    }
+}
+
+/// As many tokens as labels, drawn from the whole vocabulary.
+fn random_slab(shape: &Shape) -> Vec<u32> {
+    let (t, seq_len) = (shape.tokens(), shape.seq_len);
+    let token = |i: usize| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32 % shape.model.vocab as u32;
+    let tokens: Vec<u32> = (0..=t).map(token).collect();
+    let positions: Vec<u32> = (0..t).map(|i| (i % seq_len) as u32).collect();
+    let cu_seqlens: Vec<u32> = (0..=shape.sequences).map(|i| (i * seq_len) as u32).collect();
+    Inputs::packed(&tokens[..t], &positions, &tokens[1..], &cu_seqlens, &vec![0; t])
+}
+
+/// What one kind of operation cost in each timed step.
+#[derive(Default)]
+struct Kind {
+    times: Vec<Duration>,
+    calls: usize,
+    bytes: usize,
+    flops: f64,
+}
+
+fn by_kind(steps: &[Vec<Spent>]) -> Vec<(&'static str, Kind)> {
+    let mut kinds: BTreeMap<&'static str, Kind> = BTreeMap::new();
+    for (i, step) in steps.iter().enumerate() {
+        for Spent { op, time } in step {
+            let kind = kinds.entry(op.name()).or_default();
+            kind.times.resize(i + 1, Duration::ZERO);
+            kind.times[i] += *time;
+            if i == 0 {
+                let (reads, writes) = op.views();
+                kind.calls += 1;
+                kind.bytes += reads.iter().chain(&writes).map(View::bytes).sum::<usize>();
+                kind.flops += op.flops();
+            }
+        }
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(_, kind)| std::cmp::Reverse(median(&kind.times)));
+    kinds
+}
+
+struct Results {
+    step: Duration,
+    best: Duration,
+    products: Duration,
+    kinds: Vec<(&'static str, Kind)>,
+}
+
+fn measure(bench: &mut Bench, steps: u32) -> Result<Results> {
+    let (mut whole, mut products, mut timed) = (vec![], vec![], vec![]);
+    for i in 0..WARM_UP + steps {
+        let (step, spent) = (bench.step()?, bench.timed_step()?);
+        let alone = bench.products(&spent);
+        if i >= WARM_UP {
+            whole.push(step);
+            products.push(alone);
+            timed.push(spent);
+        }
+    }
+    let best = *whole.iter().min().expect("there are steps");
+    Ok(Results { step: median(&whole), best, products: median(&products), kinds: by_kind(&timed) })
+}
+
+impl Results {
+    fn report(&self, shape: &Shape, threads: usize, json: bool) {
+        let (tokens, seconds) = (shape.tokens() as f64, self.step.as_secs_f64());
+        let millis = |d: Duration| d.as_secs_f64() * 1e3;
+        let flops = shape.model.flops_per_token(shape.seq_len) * tokens;
+        let in_products: f64 = self.kinds.iter().filter(|(n, _)| n.starts_with("linear")).map(|(_, k)| k.flops).sum();
+        let (rate, alone) = (tokens / seconds, in_products / self.products.as_secs_f64() / 1e9);
+        let over = seconds / self.products.as_secs_f64();
+        let gflops = flops / seconds / 1e9;
+        if json {
+            let kinds: serde_json::Map<_, _> =
+                self.kinds.iter().map(|(name, k)| (name.to_string(), json!(millis(median(&k.times))))).collect();
+            let row = json!({
+                "parameters": shape.model.parameters(), "tokens_per_step": shape.tokens(), "threads": threads,
+                "step_ms": millis(self.step), "best_step_ms": millis(self.best), "tokens_per_s": rate,
+                "products_ms": millis(self.products), "step_over_products": over, "gflops": gflops,
+                "products_gflops": alone, "peak_memory_bytes": peak_memory(), "operations_ms": kinds,
+            });
+            println!("{row}");
+            return;
+        }
+        println!(
+            "{:.2} M parameters, {} sequences of {}, {threads} threads",
+            shape.model.parameters() as f64 / 1e6,
+            shape.sequences,
+            shape.seq_len
+        );
+        println!("step            {:>9.1} ms  (best {:.1})", millis(self.step), millis(self.best));
+        println!("tokens/s        {rate:>9.0}     {gflops:.0} GFLOP/s of useful work");
+        println!(
+            "products alone  {:>9.1} ms  {alone:.0} GFLOP/s; the step takes {over:.2} times that",
+            millis(self.products)
+        );
+        if let Some(bytes) = peak_memory() {
+            println!("peak memory     {:>12}", human(bytes));
+        }
+        println!("\n{:24} {:>6} {:>9} {:>7} {:>9} {:>7}", "operation", "calls", "ms", "%", "GFLOP/s", "GB/s");
+        for (name, kind) in &self.kinds {
+            let time = median(&kind.times).as_secs_f64();
+            println!(
+                "{name:24} {:>6} {:>9.2} {:>7.1} {:>9.1} {:>7.1}",
+                kind.calls,
+                time * 1e3,
+                100.0 * time / seconds,
+                kind.flops / time / 1e9,
+                kind.bytes as f64 / time / 1e9
+            );
+        }
+    }
+}
