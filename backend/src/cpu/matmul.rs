@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 /// Columns of an output tile: above 128 `gemm` packs a transposed `a`, up to there it would stride through it.
 const COLS: usize = 256;
 /// Rows of a tile, the first that makes tiles for `MANY` workers: the more rows, the less often is `b` packed.
-const ROWS: [usize; 4] = [512, 256, 128, 64];
-const MANY: usize = 8;
+const ROWS: [usize; 5] = [1024, 512, 256, 128, 64];
+const MANY: usize = 4;
 
 /// A matrix inside a slice: element (i, j) lies at `i * step[0] + j * step[1]`. Only `new` makes one out of nothing, so
 /// every element is inside.
@@ -61,7 +61,7 @@ pub fn matmul<E: Real>(pool: &Pool, c: &mut [E], a: Mat<E>, b: Mat<E>, scale: E,
         assert_eq!(x.len(), m * n);
     }
     let across = n.div_ceil(COLS);
-    let rows = ROWS.into_iter().find(|rows| m.div_ceil(*rows) * across >= MANY).unwrap_or(ROWS[3]);
+    let rows = ROWS.into_iter().find(|rows| m.div_ceil(*rows) * across >= MANY).unwrap_or(ROWS[4]);
     let c = AtomicPtr::new(c.as_mut_ptr());
     pool.each(m.div_ceil(rows) * across, |tile| {
         let (i, j) = (tile / across * rows, tile % across * COLS);

@@ -28,46 +28,52 @@ const ROWS: usize = 14;
 const COLS: usize = 2 * LANES;
 /// The longest sum in registers.
 const DEPTH: usize = 512;
-/// Elements of x that are packed at once: they stay in a cache of a megabyte or two.
-const PACKED: usize = 192 << 10;
-/// Panels that a worker takes at once, while there are many left.
+/// Elements of x that are packed at once: what a run needs of them stays in a cache of a megabyte or two.
+const PACKED: usize = 512 << 10;
+/// Panels of a run, at most.
 const RUN: usize = 8;
 /// Panels of x are asked for so many steps ahead.
-const AHEAD: usize = 8;
+const AHEAD: usize = 16;
 
 /// dy (T, F), x (T, D) -> dw (F, D) = or += scale dyᵀ x. `dims` is [T, D, F].
 pub fn outer<E: Vectors>(pool: &Pool, dy: &[E], x: &[E], dw: &mut [E], [t, d, f]: [usize; 3], scale: E, acc: bool) {
     assert_eq!([dy.len(), x.len(), dw.len()], [t * f, t * d, f * d]);
-    let (isa, dw) = (pool.isa(), Rows { at: dw.as_mut_ptr(), width: d });
-    let depth = t.div_ceil(t.div_ceil(DEPTH)).next_multiple_of(LANES);
-    let cols = (PACKED / depth).next_multiple_of(COLS);
-    let mut packed = pool.scratch::<E>(depth * cols.min(d.next_multiple_of(COLS)));
-    for t0 in (0..t).step_by(depth) {
-        let ts = t0..t.min(t0 + depth);
-        for d0 in (0..d).step_by(cols) {
-            let ds = d0..d.min(d0 + cols);
-            let panels = ds.len().div_ceil(COLS);
-            let x = Matrix { data: x, width: d };
-            let packed = &mut packed[..panels * COLS * ts.len()];
-            pool.over(pieces_mut(packed, COLS * ts.len()), |panel, out| {
-                isa.lanes(PackX { x, from: d0 + panel * COLS, ts: ts.clone(), out });
-            });
-            let (next, packed) = (AtomicUsize::new(0), &*packed);
-            pool.each(pool.threads(), |_| {
-                let mut scratch = pool.scratch::<E>(2 * RUN * (ts.len() * ROWS + LANES));
-                isa.lanes(Worker {
-                    dy: Matrix { data: dy, width: f },
-                    ts: ts.clone(),
-                    packed,
-                    dw,
-                    ds: ds.clone(),
-                    scale,
-                    acc: acc || t0 > 0,
-                    next: &next,
-                    scratch: &mut scratch,
-                });
-            });
-        }
+    let (isa, threads) = (pool.isa(), pool.threads());
+    let (dw, x, dy) =
+        (Rows { at: dw.as_mut_ptr(), width: d }, Matrix { data: x, width: d }, Matrix { data: dy, width: f });
+    let blocks = Blocks { t, depth: t.div_ceil(t.div_ceil(DEPTH)).next_multiple_of(LANES) };
+    let cols = (PACKED / t).clamp(2 * COLS, d.max(2 * COLS)).next_multiple_of(COLS);
+    // As long as it may be, and as many for each worker.
+    let panels = f.div_ceil(ROWS);
+    let run = panels.div_ceil(threads * panels.div_ceil(threads * RUN));
+    for d0 in (0..d).step_by(cols) {
+        let ds = d0..d.min(d0 + cols);
+        let across = ds.len().div_ceil(COLS);
+        let mut packed = pool.scratch::<E>(blocks.count() * across * COLS * blocks.depth);
+        pool.over(pieces_mut(&mut packed, COLS * blocks.depth), |i, out| {
+            isa.lanes(PackX { x, from: d0 + i % across * COLS, ts: blocks.range(i / across), out });
+        });
+        let (next, packed) = (AtomicUsize::new(0), &*packed);
+        pool.each(threads, |_| {
+            let mut scratch = pool.scratch::<E>(2 * run * (blocks.depth * ROWS + LANES));
+            let ds = ds.clone();
+            isa.lanes(Worker { dy, blocks, packed, dw, ds, scale, acc, run, next: &next, scratch: &mut scratch });
+        });
+    }
+}
+
+/// Tokens, cut into blocks that are summed in registers.
+#[derive(Clone, Copy)]
+struct Blocks {
+    t: usize,
+    depth: usize,
+}
+impl Blocks {
+    fn count(self) -> usize {
+        self.t.div_ceil(self.depth)
+    }
+    fn range(self, i: usize) -> Range<usize> {
+        i * self.depth..self.t.min((i + 1) * self.depth)
     }
 }
 
@@ -132,6 +138,17 @@ fn pack<E: Vectors, L: Lanes<E>, const W: usize>(
     }
 }
 
+/// Asks for what `pack` will read.
+#[inline(always)]
+fn ask<E>(x: Matrix<E>, from: usize, panels: usize, ts: Range<usize>) {
+    for t in ts {
+        let row = x.data.as_ptr().wrapping_add(t * x.width + from);
+        for line in (0..panels * ROWS + LANES).step_by(LANES) {
+            prefetch(row.wrapping_add(line));
+        }
+    }
+}
+
 struct PackX<'a, E> {
     x: Matrix<'a, E>,
     from: usize,
@@ -145,63 +162,92 @@ impl<E: Vectors> Kernel<E> for PackX<'_, E> {
     }
 }
 
-/// What one worker adds to dw: some t, and the columns of x that are packed.
+/// What one worker does of the columns `ds` of dw, with the same of x packed.
 struct Worker<'a, E> {
     dy: Matrix<'a, E>,
-    ts: Range<usize>,
+    blocks: Blocks,
     packed: &'a [E],
     dw: Rows<E>,
     ds: Range<usize>,
     scale: E,
     acc: bool,
-    /// The first panel of dyᵀ that nobody has taken.
+    /// Panels of dyᵀ in a run.
+    run: usize,
+    /// The first run that nobody has taken.
     next: &'a AtomicUsize,
-    /// Room for two runs of packed panels.
+    /// Room for two packed runs.
     scratch: &'a mut [E],
+}
+
+/// Panels of dyᵀ, in one block of tokens.
+#[derive(Clone)]
+struct Item {
+    panels: Range<usize>,
+    block: usize,
 }
 
 impl<E: Vectors> Kernel<E> for Worker<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E>>(mut self) {
-        let (len, tiles) = (self.ts.len(), self.ds.len().div_ceil(COLS));
-        let stride = len * ROWS + LANES;
+        let (tiles, depth) = (self.ds.len().div_ceil(COLS), self.blocks.depth);
+        let stride = depth * ROWS + LANES;
         let scratch = std::mem::take(&mut self.scratch);
         let (mut now, mut later) = scratch.split_at_mut(scratch.len() / 2);
 
-        let mut run = self.claim();
-        pack::<E, L, ROWS>(self.dy, run.start * ROWS, run.len(), self.ts.clone(), stride, now);
-        while !run.is_empty() {
-            let next = self.claim();
-            let piece = len.div_ceil(run.len() * tiles);
+        let mut item = self.claim();
+        let Item { panels, block } = item.clone();
+        pack::<E, L, ROWS>(self.dy, panels.start * ROWS, panels.len(), self.blocks.range(block), stride, now);
+        while !item.panels.is_empty() {
+            let next = self.after(&item);
+            let (Item { panels, block }, later_ts) = (item, self.blocks.range(next.block));
+            let len = self.blocks.range(block).len();
+            let piece = later_ts.len().div_ceil(panels.len() * tiles);
             let mut from = 0;
-            for (i, panel) in run.enumerate() {
-                for tile in 0..tiles {
-                    let to = len.min(from + piece);
-                    let ts = self.ts.start + from..self.ts.start + to;
-                    pack::<E, L, ROWS>(self.dy, next.start * ROWS, next.len(), ts, stride, &mut later[from * ROWS..]);
+            for tile in 0..tiles {
+                for (i, panel) in panels.clone().enumerate() {
+                    let to = later_ts.len().min(from + piece);
+                    let (first, ts) = (next.panels.start * ROWS, later_ts.start + from..later_ts.start + to);
+                    pack::<E, L, ROWS>(self.dy, first, next.panels.len(), ts, stride, &mut later[from * ROWS..]);
+                    ask(
+                        self.dy,
+                        first,
+                        next.panels.len(),
+                        later_ts.start + to..later_ts.end.min(later_ts.start + to + piece),
+                    );
                     from = to;
-                    let x = &self.packed[tile * COLS * len..][..COLS * len];
-                    self.tile::<L>(&now[i * stride..][..ROWS * len], x, panel * ROWS, tile * COLS);
+                    let x = &self.packed[(block * tiles + tile) * COLS * depth..][..COLS * len];
+                    self.tile::<L>(
+                        &now[i * stride..][..ROWS * len],
+                        x,
+                        panel * ROWS,
+                        tile * COLS,
+                        self.acc || block > 0,
+                    );
                 }
             }
-            run = next;
+            item = next;
             std::mem::swap(&mut now, &mut later);
         }
     }
 }
 
 impl<E: Vectors> Worker<'_, E> {
-    /// The next panels that nobody has taken: fewer and fewer, so that all workers end together.
-    fn claim(&self) -> Range<usize> {
+    /// The first block of a run that nobody has taken; no panels if all are.
+    fn claim(&self) -> Item {
         let panels = self.dy.width.div_ceil(ROWS);
-        let end = |at: usize| panels.min(at + ((panels - at) / 8).clamp(1, RUN));
-        let at = self.next.fetch_update(Relaxed, Relaxed, |at| Some(end(at))).expect("it is always Some");
-        at..end(at)
+        let at = self.next.fetch_add(1, Relaxed) * self.run;
+        Item { panels: at.min(panels)..(at + self.run).min(panels), block: 0 }
+    }
+
+    /// The blocks of a run one after the other: its tiles of dw stay near. Then another run.
+    fn after(&self, item: &Item) -> Item {
+        let next = item.block + 1;
+        if next < self.blocks.count() { Item { block: next, ..item.clone() } } else { self.claim() }
     }
 
     /// Adds one tile: rows from `row` on, columns from `col` on of those that are packed.
     #[inline(always)]
-    fn tile<L: Lanes<E>>(&self, dy: &[E], x: &[E], row: usize, col: usize) {
+    fn tile<L: Lanes<E>>(&self, dy: &[E], x: &[E], row: usize, col: usize, acc: bool) {
         let rows = row..(row + ROWS).min(self.dy.width);
         let cols = self.ds.start + col..(self.ds.start + col + COLS).min(self.ds.end);
         for row in rows.clone() {
@@ -227,7 +273,7 @@ impl<E: Vectors> Worker<'_, E> {
         for (row, tile) in rows.zip(&tile) {
             // SAFETY: the row and columns are inside of dw, and this worker alone has taken the panel of the row.
             let dw = unsafe { self.dw.part(row, cols.clone()) };
-            match (<&mut [E; COLS]>::try_from(&mut *dw), self.acc) {
+            match (<&mut [E; COLS]>::try_from(&mut *dw), acc) {
                 (Ok(dw), false) => *dw = *tile,
                 (Ok(dw), true) => (0..COLS).for_each(|j| dw[j] += tile[j]),
                 (Err(_), false) => dw.copy_from_slice(&tile[..cols.len()]),
