@@ -24,6 +24,7 @@ mod nonlinearity;
 mod one_row;
 mod outer;
 mod parts;
+mod peak;
 mod pool;
 mod real;
 mod reduce;
@@ -52,6 +53,12 @@ impl Cpu {
     /// Nor do they depend on `isa`, except those of products and attention.
     pub fn with_isa(sizes: Sizes, threads: usize, isa: Isa) -> Cpu {
         Cpu { arena: Arena::new(sizes), pool: Pool::new(threads, isa) }
+    }
+
+    /// Multiplies and adds in registers on all threads and does nothing else; how many floating-point operations that
+    /// were. What a step is measured against.
+    pub fn spin(&self, rounds: usize) -> f64 {
+        peak::spin(&self.pool, rounds)
     }
 
     pub(crate) fn arena(&self) -> &Arena {

@@ -10,7 +10,7 @@ use crate::job::{self, human};
 use crate::prepare;
 use crate::show;
 use anyhow::{Result, bail};
-use backend::{DType, Heads, Meta, Op, Sizes, View};
+use backend::{Cpu, DType, Heads, Meta, Op, Sizes, View};
 use clap::ValueEnum;
 use exec::{Hyper, Lanes, Rank, State, StepConfig, World};
 use model::{Decoder, Inputs, Phase};
@@ -83,6 +83,8 @@ impl Shape {
     }
 }
 
+/// Rounds of arithmetic alone: some 20 milliseconds.
+const SPIN: usize = 300_000;
 /// Steps that do not count: memory is touched for the first time, clocks settle.
 const WARM_UP: u32 = 2;
 
@@ -99,7 +101,7 @@ pub fn main(args: &Args) -> Result<()> {
     };
     let threads = args.threads.map_or_else(job::cores, usize::from);
     let mut bench = Bench::new(&shape, threads)?;
-    measure(&mut bench, args.steps)?.report(&shape, threads, args.json);
+    measure(&mut bench, args.steps, threads)?.report(&shape, threads, args.json);
     Ok(())
 }
 
@@ -217,22 +219,29 @@ struct Results {
     step: Duration,
     best: Duration,
     products: Duration,
+    /// GFLOP/s of arithmetic alone.
+    peak: f64,
     kinds: Vec<(&'static str, Kind)>,
 }
 
-fn measure(bench: &mut Bench, steps: u32) -> Result<Results> {
-    let (mut whole, mut products, mut timed) = (vec![], vec![], vec![]);
+fn measure(bench: &mut Bench, steps: u32, threads: usize) -> Result<Results> {
+    let (mut whole, mut products, mut timed, mut peaks) = (vec![], vec![], vec![], vec![]);
+    let units = Cpu::new(Sizes::default(), threads);
     for i in 0..WARM_UP + steps {
         let (step, spent) = (bench.step()?, bench.timed_step()?);
         let alone = bench.products(&spent);
         if i >= WARM_UP {
             whole.push(step);
+            let (began, flops) = (Instant::now(), units.spin(SPIN));
+            peaks.push(flops / began.elapsed().as_secs_f64() / 1e9);
             products.push(alone);
             timed.push(spent);
         }
     }
     let best = *whole.iter().min().expect("there are steps");
-    Ok(Results { step: median(&whole), best, products: median(&products), kinds: by_kind(&timed) })
+    peaks.sort_by(f64::total_cmp);
+    let (step, products, peak) = (median(&whole), median(&products), peaks[peaks.len() / 2]);
+    Ok(Results { step, best, products, peak, kinds: by_kind(&timed) })
 }
 
 impl Results {
@@ -251,7 +260,7 @@ impl Results {
                 "parameters": shape.model.parameters(), "tokens_per_step": shape.tokens(), "threads": threads,
                 "step_ms": millis(self.step), "best_step_ms": millis(self.best), "tokens_per_s": rate,
                 "products_ms": millis(self.products), "step_over_products": over, "gflops": gflops,
-                "products_gflops": alone, "peak_memory_bytes": peak_memory(), "operations_ms": kinds,
+                "products_gflops": alone, "peak_gflops": self.peak, "peak_memory_bytes": peak_memory(), "operations_ms": kinds,
             });
             println!("{row}");
             return;
@@ -267,6 +276,12 @@ impl Results {
         println!(
             "products alone  {:>9.1} ms  {alone:.0} GFLOP/s; the step takes {over:.2} times that",
             millis(self.products)
+        );
+        println!(
+            "peak            {:>9.0} GFLOP/s in registers: products {:.0} % of it, the step {:.0} %",
+            self.peak,
+            100.0 * alone / self.peak,
+            100.0 * gflops / self.peak
         );
         if let Some(bytes) = peak_memory() {
             println!("peak memory     {:>12}", human(bytes));
