@@ -2,7 +2,7 @@
 //!
 //! Every file holds one operation, its formula, its forward and its backward; start with `rmsnorm`. The loops are
 //! written once over `real::Real`, so that the f64 instance can be checked against finite differences and the f32 one
-//! against it. Work is cut into tiles by shape, never by the number of threads, and what crosses tiles is added in tile
+//! against it. Where a cut of the work has a say in the bits it follows from shapes, and what crosses tiles is added in tile
 //! order: the bits of a result do not depend on who computed it. `pool` and `parts` are the workers and what they
 //! share, `isa` and `lanes` the instructions of the machine.
 mod activation;
