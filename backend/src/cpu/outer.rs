@@ -1,7 +1,7 @@
 //! The gradient of a weight, a sum of outer products: dw = start + scale Σ_t dy[t] ⊗ x[t].
 //!
 //! ```text
-//!                     x: T x D, packed by panels of 32 columns, as many as a cache holds
+//!                     x: T x D, panels of 32 columns
 //!                    ┌────┬────┬────┐
 //!                    │    │    │    │
 //!                    └────┴────┴────┘
@@ -10,14 +10,15 @@
 //! │ panel: 14 rows │ │tile│    │    │   a tile is summed up in registers, over a panel of dyᵀ and a panel of x
 //! └────────────────┘ └────┴────┴────┘
 //! ```
-//! Both factors lie with their long side across: a product that reads them as they are jumps from page to page. Here a
-//! worker takes runs of panels (Goto & van de Geijn 2008), and behind each tile of one run it packs a piece of the next,
-//! so that what is read from far away arrives behind the arithmetic. For 32 vector registers of 16 numbers.
+//! Both factors lie with their long side across: a product that reads them as they are jumps from row to row. A worker
+//! takes runs of panels of dyᵀ (Goto & van de Geijn 2008), and behind each tile of one run it packs a piece of the next,
+//! so that what is read from far away arrives behind the arithmetic. The first tile of a run that meets a panel of x
+//! leaves a copy of it for the others. For 32 vector registers of 16 numbers.
 //!
 //! How long the sums in registers are depends on T alone: neither the workers nor the cut of F and D have a say in the
 //! bits of dw.
 use super::lanes::{Kernel, LANES, Lanes, Vectors};
-use super::pool::{Pool, pieces_mut};
+use super::pool::Pool;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -28,8 +29,6 @@ const ROWS: usize = 14;
 const COLS: usize = 2 * LANES;
 /// The longest sum in registers.
 const DEPTH: usize = 512;
-/// Elements of x that are packed at once: what a run needs of them stays in a cache of a megabyte or two.
-const PACKED: usize = 512 << 10;
 /// Panels of a run, at most.
 const RUN: usize = 8;
 /// Panels of x are asked for so many steps ahead.
@@ -42,24 +41,14 @@ pub fn outer<E: Vectors>(pool: &Pool, dy: &[E], x: &[E], dw: &mut [E], [t, d, f]
     let (dw, x, dy) =
         (Rows { at: dw.as_mut_ptr(), width: d }, Matrix { data: x, width: d }, Matrix { data: dy, width: f });
     let blocks = Blocks { t, depth: t.div_ceil(t.div_ceil(DEPTH)).next_multiple_of(LANES) };
-    let cols = (PACKED / t).clamp(2 * COLS, d.max(2 * COLS)).next_multiple_of(COLS);
-    // As long as it may be, and as many for each worker.
     let panels = f.div_ceil(ROWS);
-    let run = panels.div_ceil(threads * panels.div_ceil(threads * RUN));
-    for d0 in (0..d).step_by(cols) {
-        let ds = d0..d.min(d0 + cols);
-        let across = ds.len().div_ceil(COLS);
-        let mut packed = pool.scratch::<E>(blocks.count() * across * COLS * blocks.depth);
-        pool.over(pieces_mut(&mut packed, COLS * blocks.depth), |i, out| {
-            isa.lanes(PackX { x, from: d0 + i % across * COLS, ts: blocks.range(i / across), out });
-        });
-        let (next, packed) = (AtomicUsize::new(0), &*packed);
-        pool.each(threads, |_| {
-            let mut scratch = pool.scratch::<E>(2 * run * (blocks.depth * ROWS + LANES));
-            let ds = ds.clone();
-            isa.lanes(Worker { dy, blocks, packed, dw, ds, scale, acc, run, next: &next, scratch: &mut scratch });
-        });
-    }
+    // As long as they may be, and as many for each worker.
+    let runs = (threads * panels.div_ceil(threads * RUN)).min(panels);
+    let next = AtomicUsize::new(0);
+    pool.each(threads, |_| {
+        let mut scratch = pool.scratch::<E>(2 * panels.div_ceil(runs) * blocks.panel() + blocks.depth * COLS);
+        isa.lanes(Worker { dy, x, blocks, dw, scale, acc, runs, next: &next, scratch: &mut scratch });
+    });
 }
 
 /// Tokens, cut into blocks that are summed in registers.
@@ -74,6 +63,10 @@ impl Blocks {
     }
     fn range(self, i: usize) -> Range<usize> {
         i * self.depth..self.t.min((i + 1) * self.depth)
+    }
+    /// Elements of a packed panel of dyᵀ, with what `pack` may write beyond it.
+    fn panel(self) -> usize {
+        self.depth * ROWS + LANES
     }
 }
 
@@ -149,33 +142,18 @@ fn ask<E>(x: Matrix<E>, from: usize, panels: usize, ts: Range<usize>) {
     }
 }
 
-struct PackX<'a, E> {
-    x: Matrix<'a, E>,
-    from: usize,
-    ts: Range<usize>,
-    out: &'a mut [E],
-}
-impl<E: Vectors> Kernel<E> for PackX<'_, E> {
-    #[inline(always)]
-    fn run<L: Lanes<E>>(self) {
-        pack::<E, L, COLS>(self.x, self.from, 1, self.ts, 0, self.out);
-    }
-}
-
-/// What one worker does of the columns `ds` of dw, with the same of x packed.
+/// What one worker does.
 struct Worker<'a, E> {
     dy: Matrix<'a, E>,
+    x: Matrix<'a, E>,
     blocks: Blocks,
-    packed: &'a [E],
     dw: Rows<E>,
-    ds: Range<usize>,
     scale: E,
     acc: bool,
-    /// Panels of dyᵀ in a run.
-    run: usize,
-    /// The first run that nobody has taken.
+    /// How many runs there are, and the first that nobody has taken.
+    runs: usize,
     next: &'a AtomicUsize,
-    /// Room for two packed runs.
+    /// Room for two packed runs and a panel of x.
     scratch: &'a mut [E],
 }
 
@@ -189,9 +167,10 @@ struct Item {
 impl<E: Vectors> Kernel<E> for Worker<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E>>(mut self) {
-        let (tiles, depth) = (self.ds.len().div_ceil(COLS), self.blocks.depth);
-        let stride = depth * ROWS + LANES;
+        let tiles = self.x.width.div_ceil(COLS);
+        let stride = self.blocks.panel();
         let scratch = std::mem::take(&mut self.scratch);
+        let (copy, scratch) = scratch.split_at_mut(self.blocks.depth * COLS);
         let (mut now, mut later) = scratch.split_at_mut(scratch.len() / 2);
 
         let mut item = self.claim();
@@ -200,29 +179,31 @@ impl<E: Vectors> Kernel<E> for Worker<'_, E> {
         while !item.panels.is_empty() {
             let next = self.after(&item);
             let (Item { panels, block }, later_ts) = (item, self.blocks.range(next.block));
-            let len = self.blocks.range(block).len();
+            let ts = self.blocks.range(block);
             let piece = later_ts.len().div_ceil(panels.len() * tiles);
             let mut from = 0;
             for tile in 0..tiles {
+                let col = tile * COLS;
+                let whole = col + COLS <= self.x.width;
+                if !whole {
+                    pack::<E, L, COLS>(self.x, col, 1, ts.clone(), 0, copy);
+                }
                 for (i, panel) in panels.clone().enumerate() {
                     let to = later_ts.len().min(from + piece);
-                    let (first, ts) = (next.panels.start * ROWS, later_ts.start + from..later_ts.start + to);
-                    pack::<E, L, ROWS>(self.dy, first, next.panels.len(), ts, stride, &mut later[from * ROWS..]);
-                    ask(
-                        self.dy,
-                        first,
-                        next.panels.len(),
-                        later_ts.start + to..later_ts.end.min(later_ts.start + to + piece),
-                    );
+                    let first = next.panels.start * ROWS;
+                    let [soon, then] = [from..to, to..later_ts.len().min(to + piece)]
+                        .map(|ts| later_ts.start + ts.start..later_ts.start + ts.end);
+                    pack::<E, L, ROWS>(self.dy, first, next.panels.len(), soon, stride, &mut later[from * ROWS..]);
+                    ask(self.dy, first, next.panels.len(), then);
                     from = to;
-                    let x = &self.packed[(block * tiles + tile) * COLS * depth..][..COLS * len];
-                    self.tile::<L>(
-                        &now[i * stride..][..ROWS * len],
-                        x,
-                        panel * ROWS,
-                        tile * COLS,
-                        self.acc || block > 0,
-                    );
+                    let (row, dy) = (panel * ROWS, &now[i * stride..][..ROWS * ts.len()]);
+                    self.ask_dw(row, col);
+                    let sums = if i == 0 && whole {
+                        sums_and_copy::<E, L>(dy, &self.x.data[ts.start * self.x.width + col..], self.x.width, copy)
+                    } else {
+                        sums::<E, L>(dy, copy)
+                    };
+                    self.add(sums, row, col, self.acc || block > 0);
                 }
             }
             item = next;
@@ -231,12 +212,51 @@ impl<E: Vectors> Kernel<E> for Worker<'_, E> {
     }
 }
 
+/// Σ dy ⊗ x of a packed panel of dyᵀ and one of x.
+#[inline(always)]
+fn sums<E: Vectors, L: Lanes<E>>(dy: &[E], x: &[E]) -> [[L; 2]; ROWS] {
+    let mut sums = [[L::zero(); 2]; ROWS];
+    for (dy, x) in dy.chunks_exact(ROWS).zip(x.chunks_exact(COLS)) {
+        let ahead = x.as_ptr().wrapping_add(AHEAD * COLS);
+        prefetch(ahead);
+        prefetch(ahead.wrapping_add(LANES));
+        add(&mut sums, dy, [L::load(x), L::load(&x[LANES..])]);
+    }
+    sums
+}
+
+/// The same for a panel of x as it lies, with rows that are `width` apart, of which it leaves a packed copy.
+#[inline(always)]
+fn sums_and_copy<E: Vectors, L: Lanes<E>>(dy: &[E], x: &[E], width: usize, copy: &mut [E]) -> [[L; 2]; ROWS] {
+    let mut sums = [[L::zero(); 2]; ROWS];
+    for ((dy, x), copy) in dy.chunks_exact(ROWS).zip(x.chunks(width)).zip(copy.chunks_exact_mut(COLS)) {
+        let ahead = x.as_ptr().wrapping_add(AHEAD * width);
+        prefetch(ahead);
+        prefetch(ahead.wrapping_add(LANES));
+        let x = [L::load(x), L::load(&x[LANES..])];
+        x[0].store(copy);
+        x[1].store(&mut copy[LANES..]);
+        add(&mut sums, dy, x);
+    }
+    sums
+}
+
+/// sums += dy ⊗ x
+#[inline(always)]
+fn add<E: Vectors, L: Lanes<E>>(sums: &mut [[L; 2]; ROWS], dy: &[E], x: [L; 2]) {
+    for i in 0..ROWS {
+        let dy = L::splat(dy[i]);
+        sums[i] = [dy.mul_add(x[0], sums[i][0]), dy.mul_add(x[1], sums[i][1])];
+    }
+}
+
 impl<E: Vectors> Worker<'_, E> {
     /// The first block of a run that nobody has taken; no panels if all are.
     fn claim(&self) -> Item {
         let panels = self.dy.width.div_ceil(ROWS);
-        let at = self.next.fetch_add(1, Relaxed) * self.run;
-        Item { panels: at.min(panels)..(at + self.run).min(panels), block: 0 }
+        let run = self.next.fetch_add(1, Relaxed).min(self.runs);
+        let [from, to] = [run, run + 1].map(|run| (run * panels / self.runs).min(panels));
+        Item { panels: from..to, block: 0 }
     }
 
     /// The blocks of a run one after the other: its tiles of dw stay near. Then another run.
@@ -245,25 +265,26 @@ impl<E: Vectors> Worker<'_, E> {
         if next < self.blocks.count() { Item { block: next, ..item.clone() } } else { self.claim() }
     }
 
-    /// Adds one tile: rows from `row` on, columns from `col` on of those that are packed.
+    /// The rows and columns of dw that there are of a tile.
     #[inline(always)]
-    fn tile<L: Lanes<E>>(&self, dy: &[E], x: &[E], row: usize, col: usize, acc: bool) {
-        let rows = row..(row + ROWS).min(self.dy.width);
-        let cols = self.ds.start + col..(self.ds.start + col + COLS).min(self.ds.end);
-        for row in rows.clone() {
+    fn inside(&self, row: usize, col: usize) -> [Range<usize>; 2] {
+        [row..(row + ROWS).min(self.dy.width), col..(col + COLS).min(self.x.width)]
+    }
+
+    /// Asks for the tile of dw that begins at `row` and `col`.
+    #[inline(always)]
+    fn ask_dw(&self, row: usize, col: usize) {
+        let [rows, cols] = self.inside(row, col);
+        for row in rows {
             prefetch(self.dw.at.wrapping_add(row * self.dw.width + cols.start));
             prefetch(self.dw.at.wrapping_add(row * self.dw.width + cols.end - 1));
         }
-        let mut sums = [[L::zero(); 2]; ROWS];
-        for (dy, x) in dy.chunks_exact(ROWS).zip(x.chunks_exact(COLS)) {
-            prefetch(x.as_ptr().wrapping_add(AHEAD * COLS));
-            prefetch(x.as_ptr().wrapping_add(AHEAD * COLS + LANES));
-            let x = [L::load(x), L::load(&x[LANES..])];
-            for i in 0..ROWS {
-                let dy = L::splat(dy[i]);
-                sums[i] = [dy.mul_add(x[0], sums[i][0]), dy.mul_add(x[1], sums[i][1])];
-            }
-        }
+    }
+
+    /// That tile becomes, or grows by, the sums.
+    #[inline(always)]
+    fn add<L: Lanes<E>>(&self, sums: [[L; 2]; ROWS], row: usize, col: usize, acc: bool) {
+        let [rows, cols] = self.inside(row, col);
         // A place in memory that is as regular as the registers: dw may have fewer rows and columns.
         let (scale, mut tile) = (L::splat(self.scale), [[E::ZERO; COLS]; ROWS]);
         for (sums, tile) in sums.into_iter().zip(&mut tile) {
