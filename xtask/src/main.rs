@@ -39,8 +39,12 @@ enum Job {
     Goldens(goldens::Args),
     /// Put mistakes into the CPU kernels, one at a time, and fail if the tests of `backend` miss one
     ///
-    /// In a copy of the repository, target/mutants. Prints which test caught it; takes some ten minutes.
-    Mutants,
+    /// In a copy of the repository, target/mutants. Prints which test caught it; all of them take half an hour.
+    Mutants {
+        /// Only those of files whose name begins like this, `attention` or `outer`
+        #[arg(default_value = "")]
+        files: String,
+    },
     RealModel(real_model::Args),
     FineTune(fine_tune::Args),
     TorchStep(torch_step::Args),
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
         Job::Tidy => tidy::main(&root),
         Job::Suites => suites::main(&root),
         Job::Goldens(args) => goldens::main(&root, args),
-        Job::Mutants => mutants::main(&root),
+        Job::Mutants { files } => mutants::main(&root, files),
         Job::RealModel(args) => real_model::main(&root, args),
         Job::FineTune(args) => fine_tune::main(&root, args),
         Job::TorchStep(args) => torch_step::main(&root, args),
