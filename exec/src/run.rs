@@ -44,20 +44,36 @@ pub fn run(
             Action::GradNorm => rank.grad_norm(program),
             Action::Step { u } => optim::step(&mut *rank.dev, &rank.config.optimizer, &rank.plan, mem, rank.id, u),
             Action::Poison { res } => rank.poison(mem.view(res)),
-            Action::ReduceCount => rank.transfer(program, i, Coll::AllReduce, None, Some(Res::Count))?,
-            Action::Reduce { u } => {
-                let coll = if rank.plan.mesh.shard_optimizer { Coll::ReduceScatter } else { Coll::AllReduce };
-                rank.transfer(program, i, coll, None, Some(Res::Grad(u, Place(0))))?
+            Action::ReduceCount => {
+                let count = rank.sized(program, Res::Count);
+                rank.transfer(program, i, Coll::AllReduce, None, Some(count))?
             }
-            Action::Gather { u } => rank.transfer(program, i, Coll::AllGather, None, Some(Res::Param(u)))?,
-            Action::ReduceStats => rank.transfer(program, i, Coll::AllReduce, None, Some(Res::Stats))?,
+            Action::Reduce { u } => {
+                let grad = rank.sized(program, Res::Grad(u, Place(0)));
+                rank.transfer(program, i, Coll::ReduceScatter, None, Some(grad))?
+            }
+            Action::AllReduce { u } => {
+                let own = rank.plan.stepped(u, rank.id);
+                let shard = rank.sized(program, Res::Grad(u, Place(0))).sub(own.start, own.len());
+                rank.transfer(program, i, Coll::AllReduce, None, Some(shard))?
+            }
+            Action::Gather { u } => {
+                let param = rank.sized(program, Res::Param(u));
+                rank.transfer(program, i, Coll::AllGather, None, Some(param))?
+            }
+            Action::ReduceStats => {
+                let stats = rank.sized(program, Res::Stats);
+                rank.transfer(program, i, Coll::AllReduce, None, Some(stats))?
+            }
             Action::Send { what, to } => {
                 let pair = Coll::SendRecv { from: rank.plan.mesh.stage(rank.id).0, to: to.0 };
-                rank.transfer(program, i, pair, Some(what), None)?
+                let x = rank.sized(program, what);
+                rank.transfer(program, i, pair, Some(x), None)?
             }
             Action::Recv { what, from } => {
                 let pair = Coll::SendRecv { from: from.0, to: rank.plan.mesh.stage(rank.id).0 };
-                rank.transfer(program, i, pair, None, Some(what))?
+                let x = rank.sized(program, what);
+                rank.transfer(program, i, pair, None, Some(x))?
             }
         }
         rank.marks[i] = rank.dev.mark();
@@ -73,8 +89,8 @@ impl Rank {
         program: &Program,
         i: usize,
         coll: Coll,
-        src: Option<Res>,
-        dst: Option<Res>,
+        src: Option<View>,
+        dst: Option<View>,
     ) -> Result<(), CommError> {
         let waits = &program.waits[i];
         // A settled transfer has ordered compute behind another lane: only a fresh mark hands that order on.
@@ -83,14 +99,8 @@ impl Rank {
             Some(action) => self.marks[action],
             None => Default::default(),
         };
-        let src = src.map(|r| {
-            let view = self.sized(program, r);
-            self.dev.lend(view, Access::Read)
-        });
-        let dst = dst.map(|r| {
-            let view = self.sized(program, r);
-            self.dev.lend(view, Access::Write)
-        });
+        let src = src.map(|view| self.dev.lend(view, Access::Read));
+        let dst = dst.map(|view| self.dev.lend(view, Access::Write));
         let ticket = self.comms.on(program.actions[i].lane()).start(after, coll, src, dst)?;
         self.began(i, ticket);
         Ok(())
@@ -223,7 +233,7 @@ impl Rank {
     /// Each chunk of the model is summed by exactly one rank.
     fn sum_squares(&mut self, program: &Program, u: Unit) {
         let bucket = self.plan.bucket(u);
-        let part = bucket.filled(self.plan.mesh.replica(self.id));
+        let part = self.plan.squared(u, self.id);
         if part.is_empty() {
             return;
         }

@@ -111,7 +111,9 @@ type Ends = Vec<(Lane, Box<dyn Communicator>)>;
 fn lane_name(mesh: Mesh, lane: Lane) -> String {
     let axis = match lane {
         Lane::Compute | Lane::World => "world".to_string(),
-        Lane::Gather | Lane::Reduce => format!("data-parallel group of {}", mesh.data),
+        Lane::Gather | Lane::Reduce => format!("sharding group of {}", mesh.zero),
+        Lane::Replicas => format!("{} holders of one shard", mesh.copies()),
+        Lane::Data => format!("data-parallel group of {}", mesh.data),
         Lane::Down | Lane::Up => format!("pipeline of {}", mesh.pipeline),
     };
     format!("{lane:?} lane, {axis}")

@@ -33,19 +33,29 @@ fn a_pipeline_equals_one_rank() {
 }
 
 #[test]
-fn zero_1_equals_plain_data_parallelism() {
+fn sharding_groups_of_any_size_equal_plain_data_parallelism() {
     let two = Layout { data: 2, ..ONE };
     same(
         &two,
         &[
-            Layout { shard_optimizer: true, ..two },
-            Layout { shard_optimizer: true, lanes: QUEUED, ..two },
-            Layout { shard_optimizer: true, pipeline: 2, lanes: QUEUED, ..two },
+            Layout { zero: 2, ..two },
+            Layout { zero: 2, lanes: QUEUED, ..two },
+            Layout { zero: 2, pipeline: 2, lanes: QUEUED, ..two },
             Layout { pipeline: 3, policy: GPipe, ..two },
         ],
     );
+    let four = Layout { data: 4, ..ONE };
+    same(
+        &four,
+        &[
+            Layout { zero: 4, ..four },
+            Layout { zero: 2, ..four },
+            Layout { zero: 2, lanes: QUEUED, ..four },
+            Layout { zero: 2, pipeline: 3, lanes: QUEUED, ..four },
+        ],
+    );
     let tied = Layout { tied: true, ..two };
-    same(&tied, &[Layout { shard_optimizer: true, lanes: QUEUED, ..tied }]);
+    same(&tied, &[Layout { zero: 2, lanes: QUEUED, ..tied }]);
 }
 
 /// `reproducible = N`: every data-parallel size dividing N and every pipeline give the bits of one rank.
@@ -55,13 +65,18 @@ fn reproducible_runs_equal_one_rank() {
         let one = Layout { leaves, ..ONE };
         let mut others = vec![Layout { pipeline: 2, ..one }, Layout { lanes: QUEUED, ..one }];
         for data in [2, 4, 8].into_iter().filter(|d| leaves % d == 0) {
-            others.push(Layout { data, shard_optimizer: true, ..one });
+            for zero in [1, 2, 4, 8].into_iter().filter(|zero| data % zero == 0) {
+                others.push(Layout { data, zero, ..one });
+            }
         }
-        others.push(Layout { data: 2, shard_optimizer: true, pipeline: 2, lanes: QUEUED, ..one });
+        others.push(Layout { data: 2, zero: 2, pipeline: 2, lanes: QUEUED, ..one });
+        if leaves >= 4 {
+            others.push(Layout { data: 4, zero: 2, pipeline: 2, lanes: QUEUED, ..one });
+        }
         same(&one, &others);
     }
     let tied = Layout { leaves: 8, tied: true, ..ONE };
-    same(&tied, &[Layout { data: 4, shard_optimizer: true, ..tied }]);
+    same(&tied, &[Layout { data: 4, zero: 4, ..tied }]);
 }
 
 /// The table can fail: other orders of the same sums give other bits, and nothing else does.
@@ -102,14 +117,14 @@ fn evaluation_equals_one_rank() {
 
 #[test]
 fn losses_fall() {
-    let out = train(&Layout { data: 2, shard_optimizer: true, pipeline: 2, ..ONE }, 60);
+    let out = train(&Layout { data: 2, zero: 2, pipeline: 2, ..ONE }, 60);
     assert!(out.losses[59] < out.losses[0] - 1.5, "{} -> {}", out.losses[0], out.losses[59]);
 }
 
 /// Swapping neighbours at random: whatever the validator lets through gives the same bits, on lanes with random delays.
 #[test]
 fn a_legal_reordering_gives_the_same_bits() {
-    let layout = Layout { data: 2, shard_optimizer: true, pipeline: 2, leaves: 4, micros: 8, lanes: QUEUED, ..ONE };
+    let layout = Layout { data: 2, zero: 2, pipeline: 2, leaves: 4, micros: 8, lanes: QUEUED, ..ONE };
     let (plan, actions) = (layout.plan(), layout.actions());
     let want = train(&layout, 2);
     let legal = |actions: &[Vec<Action>]| {

@@ -12,12 +12,12 @@ const LAYOUTS: [Layout; 9] = [
     ONE,
     Layout { leaves: 8, tied: true, ..ONE },
     Layout { pipeline: 3, lanes: Lanes::Queued { seed: 1 }, ..ONE },
-    Layout { data: 2, shard_optimizer: true, pipeline: 2, lanes: Lanes::Queued { seed: 2 }, ..ONE },
+    Layout { data: 2, zero: 2, pipeline: 2, lanes: Lanes::Queued { seed: 2 }, ..ONE },
     Layout { pipeline: 2, policy: PipelineSchedule::GPipe, ..ONE },
     Layout { recompute: Recompute::Layers(1.0), ..ONE },
     Layout { pipeline: 2, recompute: Recompute::Layers(0.5), lanes: Lanes::Queued { seed: 3 }, ..ONE },
     Layout { recompute: Recompute::Named(Selective::Selective), tied: true, ..ONE },
-    Layout { data: 2, shard_optimizer: true, dtype: DType::BF16, ..ONE },
+    Layout { data: 2, zero: 2, dtype: DType::BF16, ..ONE },
 ];
 
 fn rank(layout: &Layout, id: RankId, programs: RankPrograms, dev: Box<dyn Backend>) -> Rank {

@@ -64,9 +64,9 @@ fn layouts_equal_their_twins() {
         for layout in [
             Layout { threads: 3, ..tree },
             Layout { pipeline: 3, ..tree },
-            Layout { data: 2, shard_optimizer: true, ..tree },
+            Layout { data: 2, zero: 2, ..tree },
             Layout { data: 2, pipeline: 2, lanes: Lanes::Queued { seed: 9 }, ..tree },
-            Layout { data: 4, shard_optimizer: true, lanes: Lanes::Queued { seed: 4 }, ..tree },
+            Layout { data: 4, zero: 4, lanes: Lanes::Queued { seed: 4 }, ..tree },
         ] {
             assert_eq!(train(&layout, 5), want, "{layout:?}");
         }
@@ -91,7 +91,7 @@ fn a_scale_changes_no_bit_of_f32() {
 /// The scale comes down by the rule until nothing overflows, and then goes up again.
 #[test]
 fn the_scale_follows_its_rule() {
-    for layout in [F16, Layout { data: 2, shard_optimizer: true, pipeline: 2, ..F16 }] {
+    for layout in [F16, Layout { data: 2, zero: 2, pipeline: 2, ..F16 }] {
         let world = scaled(&layout, 2.0f64.powi(24), Some(RULE));
         let ranks = world.launch(layout.programs(&layout.actions()), |rank| {
             init(rank);

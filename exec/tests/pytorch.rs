@@ -53,7 +53,7 @@ fn check(name: &str) {
     for recompute in [Recompute::Layers(1.0), Recompute::Named(Selective::Selective)] {
         run(&dir, Run { recompute, ..whole }, &F64);
     }
-    run(&dir, Run { mesh: Mesh { data: 2, shard_optimizer: true, ..Mesh::SOLO }, ..whole }, &F64);
+    run(&dir, Run { mesh: Mesh { data: 2, zero: 2, ..Mesh::SOLO }, ..whole }, &F64);
     let decoder = HfDir::open(&dir).unwrap().decoder().clone();
     if !decoder.tied {
         run(&dir, Run { mesh: Mesh { pipeline: 2, ..Mesh::SOLO }, ..whole }, &F64);

@@ -18,7 +18,7 @@ fn no_bit_changes_and_planned_memory_falls() {
         ONE,
         Layout { tied: true, leaves: 4, ..ONE },
         Layout { pipeline: 3, ..ONE },
-        Layout { pipeline: 2, data: 2, shard_optimizer: true, lanes: Lanes::Queued { seed: 5 }, ..ONE },
+        Layout { pipeline: 2, data: 2, zero: 2, lanes: Lanes::Queued { seed: 5 }, ..ONE },
         Layout { pipeline: 2, policy: PipelineSchedule::GPipe, ..ONE },
         Layout { dtype: backend::DType::BF16, ..ONE },
     ];

@@ -68,6 +68,7 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
         let row = json!({
             "parameters": parameters, "flops_per_token": flops, "memory_bytes": memory, "activation_bound_bytes": live,
             "ranks": plan.mesh.world(), "data": plan.mesh.data, "pipeline": plan.mesh.pipeline,
+            "zero": plan.mesh.zero,
             "micro_batches": job.full().micros, "tokens_per_step": job.tokens_per_step(),
             "actions": programs[0].programs[job.train.len() - 1].actions.len(),
         });

@@ -125,8 +125,8 @@ pub fn write(
 
 fn write_shard(run: &Run, rank: &mut Rank, save: &Save) -> Result<()> {
     let parts = [(State::Param, Part::Param), (State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)];
-    // Without optimizer shards all replicas hold the same.
-    if !run.job.plan.mesh.shard_optimizer && run.job.plan.mesh.replica(rank.id) > 0 {
+    // The other sharding groups hold the same.
+    if run.job.plan.mesh.copy(rank.id) > 0 {
         return Ok(());
     }
     for spec in rank.params() {

@@ -101,6 +101,11 @@ fn layouts_give_the_bits_of_one_rank() {
     ] {
         assert!(train(name, more) == one, "{name} differs from one rank");
     }
+    // Sharding groups are part of a layout too.
+    let four = "--ranks 4 --set train.micro_batches=1 --set train.reproducible=0";
+    let groups = format!("{four} --set parallel.zero.size=2");
+    assert!(train("groups", &groups) == train("four", four), "sharding groups of two differ from one of four");
+
     // The second half in another layout than the first.
     train_to(&desk, "moved", 3, "--ranks 2 --set train.micro_batches=2");
     train_to(&desk, "moved", 6, "--ranks 2 --set train.micro_batches=4 --set parallel.pipeline.size=2 --resume");

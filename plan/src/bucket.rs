@@ -1,4 +1,5 @@
-//! A bucket: all parameters of one unit, one after another, cut into equal shards.
+//! A bucket: all parameters of one unit, one after another, cut into equal shards, one for each data-parallel rank. A
+//! sharding group that is smaller cuts it into runs of them.
 //!
 //! The bucket is also laid under a grid of chunks, the terms of the gradient norm. Chunks depend on the bucket's length
 //! only and a shard is whole chunks, so the norm is the same sum of the same terms in every layout.
@@ -37,8 +38,13 @@ impl Bucket {
 
     /// Elements of shard `i`.
     pub fn shard(&self, i: usize) -> Range<usize> {
+        self.run(i..i + 1)
+    }
+
+    /// Elements of some shards that follow each other.
+    pub fn run(&self, shards: Range<usize>) -> Range<usize> {
         let part = self.padded / self.shards;
-        i * part..(i + 1) * part
+        shards.start * part..shards.end * part
     }
 
     /// The part of a shard that is not padding.

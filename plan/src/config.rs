@@ -57,7 +57,7 @@ pub struct SizeConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct ZeroConfig {
     pub stage: usize,
-    /// Ranks of a sharding group; -1: all of data parallel.
+    /// Ranks of a sharding group, neighbours; divides the data-parallel size. -1: all of data parallel.
     pub size: isize,
 }
 
@@ -112,13 +112,23 @@ impl ParallelConfig {
         if self.zero.stage > 1 {
             problems.push(format!("parallel.zero.stage = {}: not supported yet; use 0 or 1", self.zero.stage));
         }
-        if self.zero.size != -1 && self.zero.size != data as isize {
-            problems.push(format!(
-                "parallel.zero.size = {}: sharding over a part of the {data} data-parallel ranks is not supported yet; use -1",
-                self.zero.size
-            ));
-        }
-        let mesh = Mesh { data, pipeline, shard_optimizer: self.zero.stage == 1 && data > 1 };
+        let zero = match (self.zero.stage, self.zero.size) {
+            (0, _) => 1,
+            (_, -1) => data.max(1),
+            (_, size) => match usize::try_from(size).ok().filter(|&size| size > 0 && data.is_multiple_of(size)) {
+                Some(size) => size,
+                None => {
+                    let fits: Vec<String> =
+                        (1..=data).filter(|s| data.is_multiple_of(*s)).map(|s| s.to_string()).collect();
+                    problems.push(format!(
+                        "parallel.zero.size = {size} does not divide the {data} data-parallel ranks; try one of {}, or -1 for all",
+                        fits.join(", ")
+                    ));
+                    1
+                }
+            },
+        };
+        let mesh = Mesh { data, pipeline, zero };
         if problems.is_empty() { Ok(mesh) } else { Err(problems) }
     }
 }

@@ -14,10 +14,14 @@ pub struct Stage(pub usize);
 #[repr(u8)]
 pub enum Lane {
     Compute,
-    /// Parameters, from the ranks that stepped them.
+    /// Parameters, from the ranks of the sharding group that stepped them.
     Gather,
-    /// Gradients, to the ranks that step them.
+    /// Gradients, to the ranks of the sharding group that step them.
     Reduce,
+    /// Gradient shards, among the ranks of other sharding groups that hold the same.
+    Replicas,
+    /// Label counts, over all of data parallelism.
+    Data,
     /// Activations, to the next stage.
     Down,
     /// Gradients of activations, to the previous stage.
@@ -25,19 +29,21 @@ pub enum Lane {
     /// Losses and the gradient norm.
     World,
 }
-pub const LANES: [Lane; 6] = [Lane::Compute, Lane::Gather, Lane::Reduce, Lane::Down, Lane::Up, Lane::World];
+pub const LANES: [Lane; 8] =
+    [Lane::Compute, Lane::Gather, Lane::Reduce, Lane::Replicas, Lane::Data, Lane::Down, Lane::Up, Lane::World];
 
-/// Sizes of the axes. Rank = stage * data + replica.
+/// Sizes of the axes. Rank = stage * data + replica, and replica = copy * zero + shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mesh {
     pub data: usize,
     pub pipeline: usize,
-    /// ZeRO stage 1: the optimizer state is sharded over the data-parallel group. Stage 0: everyone has it all.
-    pub shard_optimizer: bool,
+    /// Ranks of a sharding group, neighbours in the data-parallel group: the optimizer state is cut over them (ZeRO stage
+    /// 1, Rajbhandari et al. 2020; hybrid where groups are smaller than data parallelism). 1: everyone has it all.
+    pub zero: usize,
 }
 
 impl Mesh {
-    pub const SOLO: Mesh = Mesh { data: 1, pipeline: 1, shard_optimizer: false };
+    pub const SOLO: Mesh = Mesh { data: 1, pipeline: 1, zero: 1 };
 
     pub fn world(&self) -> usize {
         self.data * self.pipeline
@@ -52,6 +58,18 @@ impl Mesh {
     pub fn replica(&self, rank: RankId) -> usize {
         rank.0 % self.data
     }
+    /// Index in the sharding group.
+    pub fn shard(&self, rank: RankId) -> usize {
+        self.replica(rank) % self.zero
+    }
+    /// Which sharding group of the data-parallel group.
+    pub fn copy(&self, rank: RankId) -> usize {
+        self.replica(rank) / self.zero
+    }
+    /// How many ranks of a data-parallel group hold the same shard.
+    pub fn copies(&self) -> usize {
+        self.data / self.zero
+    }
     pub fn is_last(&self, stage: Stage) -> bool {
         stage.0 + 1 == self.pipeline
     }
@@ -61,7 +79,15 @@ impl Mesh {
         let (stage, replica) = (self.stage(rank).0, self.replica(rank));
         match lane {
             Lane::Compute => vec![rank],
-            Lane::Gather | Lane::Reduce => (0..self.data).map(|r| RankId(stage * self.data + r)).collect(),
+            Lane::Gather | Lane::Reduce => {
+                let first = stage * self.data + self.copy(rank) * self.zero;
+                (first..first + self.zero).map(RankId).collect()
+            }
+            Lane::Replicas => {
+                let first = stage * self.data + self.shard(rank);
+                (0..self.copies()).map(|copy| RankId(first + copy * self.zero)).collect()
+            }
+            Lane::Data => (0..self.data).map(|r| RankId(stage * self.data + r)).collect(),
             Lane::Down | Lane::Up => (0..self.pipeline).map(|s| RankId(s * self.data + replica)).collect(),
             Lane::World => self.ranks().collect(),
         }

@@ -71,8 +71,13 @@ pub struct Size {
 impl Plan {
     /// Part of a bucket whose optimizer state a rank holds, and that it steps.
     pub fn stepped(&self, unit: Unit, rank: RankId) -> std::ops::Range<usize> {
-        let bucket = self.bucket(unit);
-        if self.mesh.shard_optimizer { bucket.shard(self.mesh.replica(rank)) } else { 0..bucket.padded }
+        let (shard, each) = (self.mesh.shard(rank), self.mesh.copies());
+        self.bucket(unit).run(shard * each..(shard + 1) * each)
+    }
+
+    /// Part of a bucket whose squares a rank adds up for the norm: its own of what the ranks with the same shard hold.
+    pub fn squared(&self, unit: Unit, rank: RankId) -> std::ops::Range<usize> {
+        self.bucket(unit).filled(self.mesh.shard(rank) * self.mesh.copies() + self.mesh.copy(rank))
     }
 
     pub fn size(&self, res: Res, rank: RankId, shape: StepShape) -> Size {

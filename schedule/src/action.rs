@@ -20,8 +20,10 @@ pub enum Action {
     Backward { u: Unit, m: Micro, place: Place, acc: bool },
     /// The place before += this one: a node of the tree of sums.
     Merge { u: Unit, place: Place },
-    /// Gradients are summed over data parallelism, each rank its shard.
+    /// Gradients are summed over the sharding group, each rank its shard.
     Reduce { u: Unit },
+    /// The sum of this rank's shard over the ranks of other sharding groups that hold the same; without sharding, of all.
+    AllReduce { u: Unit },
     /// To another stage: `what` is `Res::X` or `Res::Dx`.
     Send { what: Res, to: Stage },
     /// The other half of a `Send`.
@@ -43,7 +45,9 @@ pub enum Action {
 impl Action {
     pub fn lane(&self) -> Lane {
         match self {
-            Action::ReduceCount | Action::Reduce { .. } => Lane::Reduce,
+            Action::ReduceCount => Lane::Data,
+            Action::Reduce { .. } => Lane::Reduce,
+            Action::AllReduce { .. } => Lane::Replicas,
             Action::Gather { .. } => Lane::Gather,
             Action::ReduceStats => Lane::World,
             Action::Send { what, .. } | Action::Recv { what, .. } => match what {

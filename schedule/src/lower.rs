@@ -60,6 +60,9 @@ fn backward(plan: &Plan, pass: &StageAction, shape: StepShape, out: &mut Vec<Act
     let last_of_step = m.0 + 1 == shape.micros;
     let last_of_leaf = last_of_step || !is_leaf(Micro(m.0 + 1));
 
+    let mesh = plan.mesh;
+    // The next unit's backward hides the first of the two sums before the second begins.
+    let mut reduced = None;
     for u in plan.units(pass.stage).rev().map(Unit) {
         // With tied embeddings the head has been at the embedding's bucket before.
         let acc = !first_of_leaf || (plan.model.tied && u == Unit(0));
@@ -68,10 +71,15 @@ fn backward(plan: &Plan, pass: &StageAction, shape: StepShape, out: &mut Vec<Act
         if last_of_leaf {
             out.extend((0..merges).map(|i| Action::Merge { u, place: Place(place.0 - i) }));
         }
-        if last_of_step && plan.mesh.data > 1 {
+        if last_of_step && mesh.zero > 1 {
             out.push(Action::Reduce { u });
         }
+        if last_of_step && mesh.copies() > 1 {
+            let ready = if mesh.zero > 1 { reduced.replace(u) } else { Some(u) };
+            out.extend(ready.map(|u| Action::AllReduce { u }));
+        }
     }
+    out.extend(reduced.map(|u| Action::AllReduce { u }));
     if pass.stage.0 > 0 {
         out.push(Action::Send { what: Res::Dx(m), to: Stage(pass.stage.0 - 1) });
     }
@@ -97,7 +105,7 @@ fn optimize(plan: &Plan, stage: Stage, out: &mut Vec<Action>) {
     out.push(Action::GradNorm);
     for u in units {
         out.push(Action::Step { u });
-        if plan.mesh.shard_optimizer {
+        if plan.mesh.zero > 1 {
             out.push(Action::Gather { u });
         }
     }

@@ -87,7 +87,9 @@ impl Action {
                 let into = Grad(u, plan::Place(place.0 - 1));
                 touch([into, Grad(u, place)], [into])
             }
-            Action::Reduce { u } => touch([Grad(u, plan::Place(0))], [Grad(u, plan::Place(0))]),
+            Action::Reduce { u } | Action::AllReduce { u } => {
+                touch([Grad(u, plan::Place(0))], [Grad(u, plan::Place(0))])
+            }
             Action::Send { what, .. } => touch([what], []),
             Action::Recv { what, .. } => touch([], [what]),
             Action::SumSquares { u } => touch([Grad(u, plan::Place(0)), Stats], [Stats]),

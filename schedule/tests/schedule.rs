@@ -8,7 +8,7 @@ use schedule::{Action, Program, RankPrograms, lower, passes, pipeline, text, val
 fn plan(data: usize, pipeline: usize, leaves: usize, tied: bool) -> Plan {
     let heads = Heads { n: 2, kv: 1, dim: 2 };
     let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, 4, heads, 6) };
-    let mesh = Mesh { data, pipeline, shard_optimizer: data > 1 };
+    let mesh = Mesh { data, pipeline, zero: data };
     Plan::new(model, mesh, DType::F32, 8, leaves)
 }
 
@@ -28,31 +28,37 @@ fn prove(p: &Plan, s: StepShape, actions: &[Vec<Action>]) -> Result<(), String> 
     check_world(p, &programs)
 }
 
-/// (data, pipeline, micro-batches a rank, leaves, tied)
-const LAYOUTS: [(usize, usize, usize, usize, bool); 14] = [
-    (1, 1, 1, 0, false),
-    (1, 1, 4, 0, true),
-    (1, 1, 8, 8, false),
-    (1, 1, 8, 4, true),
-    (2, 1, 1, 0, false),
-    (2, 1, 4, 8, false),
-    (2, 1, 4, 4, true),
-    (4, 1, 2, 4, false),
-    (1, 2, 1, 0, false),
-    (1, 2, 5, 0, false),
-    (1, 4, 2, 0, false),
-    (1, 3, 4, 4, false),
-    (2, 2, 4, 8, false),
-    (3, 2, 2, 0, false),
+/// (data, ranks of a sharding group, pipeline, micro-batches a rank, leaves, tied)
+const LAYOUTS: [(usize, usize, usize, usize, usize, bool); 19] = [
+    (1, 1, 1, 1, 0, false),
+    (1, 1, 1, 4, 0, true),
+    (1, 1, 1, 8, 8, false),
+    (1, 1, 1, 8, 4, true),
+    (2, 2, 1, 1, 0, false),
+    (2, 2, 1, 4, 8, false),
+    (2, 2, 1, 4, 4, true),
+    (4, 4, 1, 2, 4, false),
+    (1, 1, 2, 1, 0, false),
+    (1, 1, 2, 5, 0, false),
+    (1, 1, 4, 2, 0, false),
+    (1, 1, 3, 4, 4, false),
+    (2, 2, 2, 4, 8, false),
+    (3, 3, 2, 2, 0, false),
+    (2, 1, 1, 2, 0, false),
+    (4, 2, 1, 2, 4, true),
+    (4, 1, 2, 2, 0, false),
+    (4, 2, 2, 3, 0, false),
+    (6, 3, 1, 1, 0, false),
 ];
 
 /// Each of them keeping everything, and recomputing in every way.
 fn layouts() -> impl Iterator<Item = (Plan, StepShape)> {
     let ways =
         [Recompute::NONE, Recompute::Layers(0.5), Recompute::Layers(1.0), Recompute::Named(Selective::Selective)];
-    LAYOUTS.into_iter().flat_map(move |(data, stages, micros, leaves, tied)| {
+    LAYOUTS.into_iter().flat_map(move |(data, zero, stages, micros, leaves, tied)| {
         ways.map(|recompute| {
             let mut p = plan(data, stages, leaves, tied);
+            p.mesh.zero = zero;
             p.recompute = recompute;
             (p, shape(micros))
         })

@@ -18,7 +18,8 @@ pub const TYPES: usize = 2;
 pub struct Layout {
     pub data: usize,
     pub pipeline: usize,
-    pub shard_optimizer: bool,
+    /// Ranks of a sharding group.
+    pub zero: usize,
     pub policy: PipelineSchedule,
     /// `train.reproducible`
     pub leaves: usize,
@@ -35,7 +36,7 @@ pub struct Layout {
 pub const ONE: Layout = Layout {
     data: 1,
     pipeline: 1,
-    shard_optimizer: false,
+    zero: 1,
     policy: PipelineSchedule::OneFOneB,
     leaves: 0,
     micros: 8,
@@ -51,7 +52,7 @@ impl Layout {
         let heads = Heads { n: 4, kv: 2, dim: 6 };
         let model =
             Decoder { tied: self.tied, max_positions: T, init_std: 0.1, ..Decoder::llama(VOCAB, 20, 3, heads, 28) };
-        let mesh = Mesh { data: self.data, pipeline: self.pipeline, shard_optimizer: self.shard_optimizer };
+        let mesh = Mesh { data: self.data, pipeline: self.pipeline, zero: self.zero };
         let mut plan = Plan::new(model, mesh, self.dtype, T, self.leaves);
         plan.recompute = self.recompute;
         plan.types = TYPES;

@@ -245,9 +245,9 @@ fn layouts() {
                 &["train.reproducible = 2 is not a multiple of the data-parallel size 4; try 4"],
             ),
             (
-                "--ranks 2 --set parallel.zero.size=1",
+                "--ranks 4 --set parallel.zero.size=3",
                 &[
-                    "parallel.zero.size = 1: sharding over a part of the 2 data-parallel ranks is not supported yet; use -1",
+                    "parallel.zero.size = 3 does not divide the 4 data-parallel ranks; try one of 1, 2, 4, or -1 for all",
                 ],
             ),
         ],

@@ -114,7 +114,8 @@ impl State<'_> {
         if *action != Action::Begin {
             self.need(Action::Begin)?;
         }
-        let (data, world) = (self.plan.mesh.data, self.plan.mesh.world());
+        let mesh = self.plan.mesh;
+        let (data, world, zero, copies) = (mesh.data, mesh.world(), mesh.zero, mesh.copies());
         match *action {
             Action::Begin => Ok(()),
             Action::Load { m } => self.known(m),
@@ -128,8 +129,13 @@ impl State<'_> {
             Action::Merge { u, place } => self.merge(u, place),
             Action::Reduce { u } => {
                 self.own(u)?;
-                self.only_with("data parallelism", data > 1)?;
+                self.only_with("sharding group", zero > 1)?;
                 self.complete(u)
+            }
+            Action::AllReduce { u } => {
+                self.own(u)?;
+                self.only_with("other holders of the same shard", copies > 1)?;
+                if zero > 1 { self.need(Action::Reduce { u }) } else { self.complete(u) }
             }
             Action::Send { what, to } => self.send(what, to),
             Action::Recv { what, from } => self.recv(what, from),
@@ -150,7 +156,7 @@ impl State<'_> {
                 self.need(Action::GradNorm)
             }
             Action::Gather { u } => {
-                self.only_with("optimizer shards", self.plan.mesh.shard_optimizer)?;
+                self.only_with("optimizer shards", zero > 1)?;
                 self.need(Action::Step { u })
             }
             Action::Poison { res } if res.is_persistent() => Err("only planned memory dies".into()),
@@ -307,7 +313,13 @@ impl State<'_> {
     }
 
     fn reduced(&self, u: Unit) -> Result<(), String> {
-        if self.plan.mesh.data > 1 { self.need(Action::Reduce { u }) } else { self.complete(u) }
+        if self.plan.mesh.copies() > 1 {
+            self.need(Action::AllReduce { u })
+        } else if self.plan.mesh.zero > 1 {
+            self.need(Action::Reduce { u })
+        } else {
+            self.complete(u)
+        }
     }
 
     fn stats_complete(&self) -> Result<(), String> {
@@ -382,7 +394,7 @@ impl State<'_> {
         }
         for u in self.all_units() {
             need(Action::Step { u })?;
-            if self.plan.mesh.shard_optimizer {
+            if self.plan.mesh.zero > 1 {
                 need(Action::Gather { u })?;
             }
         }

@@ -4,7 +4,7 @@
 //! it and all earlier ones on each member's lane have ended: in-order lanes, the strictest engine. Two steps are run,
 //! because waits reach into the step before.
 use crate::{Action, Program, text};
-use plan::{Lane, Plan, RankId};
+use plan::{LANES, Lane, Plan, RankId};
 use std::collections::HashMap;
 
 const STEPS: usize = 2;
@@ -35,7 +35,7 @@ pub fn check(plan: &Plan, programs: &[Program]) -> Result<(), String> {
             }
         }
         for r in 0..ranks {
-            for lane in [Lane::Gather, Lane::Reduce, Lane::Down, Lane::Up, Lane::World] {
+            for lane in LANES.into_iter().filter(|lane| *lane != Lane::Compute) {
                 while w.end_one(RankId(r), lane)? {
                     moved = true;
                 }
