@@ -7,8 +7,9 @@ use checkpoint::HfDir;
 use data::Tokenizer;
 use model::Decoder;
 use plan::RankId;
-use schedule::{Program, RankPrograms, pipeline, text, validate};
+use schedule::{Program, RankPrograms, pipeline, text};
 use serde_json::json;
+use std::io::{BufWriter, Write, stdout};
 
 /// What a run will need: parameters, FLOPs per token, memory by kind. Nothing is loaded or run.
 #[derive(clap::Args)]
@@ -56,7 +57,7 @@ pub fn decoder(config: &RunConfig) -> Result<Decoder> {
 pub fn plan(args: &PlanArgs) -> Result<()> {
     let (config, job) = job(&args.run)?;
     let (plan, seq_len) = (&job.plan, config.data.seq_len);
-    let programs = job.programs()?;
+    let programs = job.stage_programs()?;
     let kinds = programs.iter().map(job::memory_by_kind).max_by_key(|k| job::total(k)).expect("a world has a rank");
     let (parameters, flops) = (plan.model.parameters(), plan.model.flops_per_token(seq_len));
     let live = programs.iter().flat_map(|r| &r.programs).map(|p| p.memory.live).max().unwrap_or(0);
@@ -111,9 +112,11 @@ pub fn schedule(args: &ScheduleArgs) -> Result<()> {
     if args.rank.is_some_and(|r| r >= ranks) {
         bail!("--rank {}: there are {ranks} ranks, numbered from 0", args.rank.unwrap_or_default());
     }
-    let programs: Vec<Program> =
-        job.programs()?.into_iter().map(|mut r: RankPrograms| r.programs.swap_remove(job.train.len() - 1)).collect();
-    validate::check_world(plan, &programs).map_err(|e| anyhow::anyhow!(e))?;
+    let stages: Vec<Program> = job
+        .stage_programs()?
+        .into_iter()
+        .map(|mut r: RankPrograms| r.programs.swap_remove(job.train.len() - 1))
+        .collect();
     println!(
         "# {}: one training step on {ranks} ranks (data {} x pipeline {}), {} micro-batches a rank",
         config.name, plan.mesh.data, plan.mesh.pipeline, shape.micros
@@ -122,13 +125,11 @@ pub fn schedule(args: &ScheduleArgs) -> Result<()> {
         let passes = pipeline::order(job.policy, stage, plan.mesh.pipeline, shape.micros);
         println!("# stage {}: {}", stage.0, passes.iter().map(|p| p.to_string()).collect::<Vec<_>>().join(" "));
     }
-    let actions: Vec<_> = programs.into_iter().map(|p| p.actions).collect();
-    match args.rank {
-        None => print!("{}", text::print(plan, &actions)),
-        Some(rank) => {
-            println!("rank {rank}");
-            actions[RankId(rank).0].iter().for_each(|a| println!("{}", a.show(plan)));
-        }
+    let wanted = args.rank.map_or(0..ranks, |rank| rank..rank + 1);
+    let mut out = BufWriter::new(stdout().lock());
+    for rank in wanted.map(RankId) {
+        text::print_rank(plan, rank, &stages[plan.mesh.stage(rank).0].actions, &mut out)?;
     }
+    out.flush()?;
     Ok(())
 }

@@ -54,6 +54,10 @@ impl Mesh {
     pub fn stage(&self, rank: RankId) -> Stage {
         Stage(rank.0 / self.data)
     }
+    /// The first rank of a stage.
+    pub fn first(&self, stage: Stage) -> RankId {
+        RankId(stage.0 * self.data)
+    }
     /// Index in the data-parallel group.
     pub fn replica(&self, rank: RankId) -> usize {
         rank.0 % self.data

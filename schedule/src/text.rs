@@ -10,6 +10,7 @@
 use crate::Action;
 use model::Unit;
 use plan::{Micro, Place, Plan, RankId, Res, Stage};
+use std::io::{self, Write};
 
 impl Action {
     pub fn show(&self, plan: &Plan) -> String {
@@ -99,14 +100,17 @@ fn parse_res(words: &[&str], plan: &Plan) -> Result<Res, String> {
 
 /// A program for every rank of the mesh.
 pub fn print(plan: &Plan, programs: &[Vec<Action>]) -> String {
-    let mut out = String::new();
+    let mut out = vec![];
     for (rank, actions) in programs.iter().enumerate() {
-        out += &format!("rank {rank}\n");
-        for a in actions {
-            out += &format!("{}\n", a.show(plan));
-        }
+        print_rank(plan, RankId(rank), actions, &mut out).expect("memory can be written");
     }
-    out
+    String::from_utf8(out).expect("names are UTF-8")
+}
+
+/// The program of one rank.
+pub fn print_rank(plan: &Plan, rank: RankId, actions: &[Action], out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "rank {}", rank.0)?;
+    actions.iter().try_for_each(|action| writeln!(out, "{}", action.show(plan)))
 }
 
 /// Reads what `print` wrote. `#` starts a comment. Errors begin with the line's number.

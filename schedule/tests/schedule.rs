@@ -86,6 +86,35 @@ fn what_is_lowered_is_valid() {
     }
 }
 
+/// One rank of each stage stands for all of them: what the proof says of those is what it says of the world. Each action
+/// is swapped with the next of its lane on all ranks of a stage, as far as each rank alone accepts it.
+#[test]
+fn a_rank_of_each_stage_stands_for_the_others() {
+    let (mut fine, mut refused) = (0, 0);
+    for (p, s) in layouts().filter(|(p, _)| p.mesh.data > 1) {
+        for stage in (0..p.mesh.pipeline).map(Stage) {
+            let lowered = lower(&p, p.mesh.first(stage), s, PipelineSchedule::OneFOneB);
+            for i in 0..lowered.len() {
+                let same_lane = |a: &Action| a.lane() == lowered[i].lane();
+                let Some(next) = lowered[i + 1..].iter().position(same_lane) else { continue };
+                let actions = |rank: RankId| {
+                    let mut actions = lower(&p, rank, s, PipelineSchedule::OneFOneB);
+                    if p.mesh.stage(rank) == stage {
+                        actions.swap(i, i + 1 + next);
+                    }
+                    RankPrograms::from_actions(&p, rank, vec![(s, actions)]).map(|mut of| of.programs.remove(0))
+                };
+                let Ok(all) = p.mesh.ranks().map(actions).collect::<Result<Vec<_>, _>>() else { continue };
+                let firsts: Vec<Program> = all.iter().filter(|of| p.mesh.replica(of.rank) == 0).cloned().collect();
+                let (all, firsts) = (check_world(&p, &all), check_world(&p, &firsts));
+                assert_eq!(all.is_ok(), firsts.is_ok(), "{:?} {i}: {all:?}, {firsts:?}", p.mesh);
+                *if all.is_ok() { &mut fine } else { &mut refused } += 1;
+            }
+        }
+    }
+    assert!(fine > 100 && refused > 10, "{fine} fine, {refused} refused");
+}
+
 /// Every action of a step matters: leaving it out is refused by its name or that of the action that misses it.
 #[test]
 fn a_dropped_action_is_refused_by_name() {

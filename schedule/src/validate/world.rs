@@ -3,9 +3,12 @@
 //! Ranks issue transfers without blocking and stop only at derived waits. A transfer ends when all its members have issued
 //! it and all earlier ones on each member's lane have ended: in-order lanes, the strictest engine. Two steps are run,
 //! because waits reach into the step before.
+//!
+//! The ranks of a stage are alike: they have equal programs and meet the like of the same ranks, so what one of them can do
+//! next the others can too. One replica stands for all: thousands of ranks are proved by one for each stage.
 use crate::{Action, Program, text};
 use plan::{LANES, Lane, Plan, RankId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 const STEPS: usize = 2;
 
@@ -19,13 +22,19 @@ struct End {
 struct World<'a> {
     plan: &'a Plan,
     programs: &'a [Program],
+    /// Who shares a lane with a rank, of those whose programs are here.
+    groups: HashMap<(Lane, RankId), Vec<RankId>>,
     clock: Vec<usize>,
     ends: HashMap<(Lane, RankId), End>,
 }
 
+/// `programs` are those of all ranks, or of the first rank of each stage if the others have the same.
 pub fn check(plan: &Plan, programs: &[Program]) -> Result<(), String> {
     let ranks = programs.len();
-    let mut w = World { plan, programs, clock: vec![0; ranks], ends: HashMap::new() };
+    let here: HashSet<RankId> = programs.iter().map(|p| p.rank).collect();
+    let group = |rank: RankId, lane| plan.mesh.group(rank, lane).into_iter().filter(|r| here.contains(r)).collect();
+    let groups = here.iter().flat_map(|&rank| LANES.map(|lane| ((lane, rank), group(rank, lane)))).collect();
+    let mut w = World { plan, programs, groups, clock: vec![0; ranks], ends: HashMap::new() };
     loop {
         let mut moved = false;
         for r in 0..ranks {
@@ -36,7 +45,7 @@ pub fn check(plan: &Plan, programs: &[Program]) -> Result<(), String> {
         }
         for r in 0..ranks {
             for lane in LANES.into_iter().filter(|lane| *lane != Lane::Compute) {
-                while w.end_one(RankId(r), lane)? {
+                while w.end_one(programs[r].rank, lane)? {
                     moved = true;
                 }
             }
@@ -64,7 +73,7 @@ impl World<'_> {
             }
             let clock = if j < i { step * n + j } else { (step - 1) * n + j };
             let lane = self.programs[r].actions[j].lane();
-            let end = &self.ends[&(lane, RankId(r))];
+            let end = &self.ends[&(lane, self.programs[r].rank)];
             end.issued[end.ended..].iter().any(|(c, _)| *c == clock)
         };
         let waits = &self.programs[r].waits[i].tickets;
@@ -74,7 +83,7 @@ impl World<'_> {
     fn issue(&mut self, r: usize) {
         let (_, _, action) = self.action(r);
         if action.lane() != Lane::Compute {
-            self.ends.entry((action.lane(), RankId(r))).or_default().issued.push((self.clock[r], action));
+            self.ends.entry((action.lane(), self.programs[r].rank)).or_default().issued.push((self.clock[r], action));
         }
         self.clock[r] += 1;
     }
@@ -87,12 +96,12 @@ impl World<'_> {
     /// Ends the transfer at the head of a lane if all its members are there.
     fn end_one(&mut self, rank: RankId, lane: Lane) -> Result<bool, String> {
         let Some(action) = self.next(rank, lane) else { return Ok(false) };
-        let group = self.plan.mesh.group(rank, lane);
+        let group = self.groups[&(lane, rank)].iter().copied();
         let members: Vec<RankId> = match action {
             Action::Send { to: peer, .. } | Action::Recv { from: peer, .. } => {
-                group.into_iter().filter(|r| *r == rank || self.plan.mesh.stage(*r) == peer).collect()
+                group.filter(|r| *r == rank || self.plan.mesh.stage(*r) == peer).collect()
             }
-            _ => group,
+            _ => group.collect(),
         };
         for &peer in members.iter().filter(|p| **p != rank) {
             let Some(other) = self.next(peer, lane) else { return Ok(false) };
@@ -128,7 +137,7 @@ impl World<'_> {
                 let (_, i, action) = self.action(r);
                 let waits: Vec<String> =
                     self.blocked_on(r).iter().map(|a| format!("`{}`", a.show(self.plan))).collect();
-                format!("{} waits for {}", text::place(self.plan, RankId(r), i, &action), waits.join(", "))
+                format!("{} waits for {}", text::place(self.plan, self.programs[r].rank, i, &action), waits.join(", "))
             })
             .collect();
         if !stuck.is_empty() {
