@@ -52,7 +52,7 @@ pub fn run(
                 let grad = rank.sized(program, Res::Grad(u, Place(0)));
                 rank.transfer(program, i, Coll::ReduceScatter, None, Some(grad))?
             }
-            Action::AllReduce { u } => {
+            Action::AllReduce { u } | Action::ReduceTied { u } => {
                 let own = rank.plan.stepped(u, rank.id);
                 let shard = rank.sized(program, Res::Grad(u, Place(0))).sub(own.start, own.len());
                 rank.transfer(program, i, Coll::AllReduce, None, Some(shard))?

@@ -2,7 +2,7 @@
 use crate::Rank;
 use backend::{View, download, download_floats, upload, upload_floats};
 use comm::CommError;
-use model::{ParamSpec, Unit};
+use model::ParamSpec;
 use plan::{Place, Res};
 use std::ops::Range;
 
@@ -83,10 +83,10 @@ pub struct StepResult {
 }
 
 impl Rank {
-    /// Parameters of this rank's stage.
+    /// Parameters that this rank's stage holds.
     pub fn params(&self) -> Vec<ParamSpec> {
-        let units = self.plan.units(self.plan.mesh.stage(self.id));
-        units.flat_map(|u| self.plan.model.params(Unit(u))).collect()
+        let units = self.plan.held(self.plan.mesh.stage(self.id));
+        units.flat_map(|u| self.plan.model.params(u)).collect()
     }
 
     /// Elements of a parameter whose optimizer state this rank holds; maybe none.

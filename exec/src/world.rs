@@ -114,6 +114,7 @@ fn lane_name(mesh: Mesh, lane: Lane) -> String {
         Lane::Gather | Lane::Reduce => format!("sharding group of {}", mesh.zero),
         Lane::Replicas => format!("{} holders of one shard", mesh.copies()),
         Lane::Data => format!("data-parallel group of {}", mesh.data),
+        Lane::Tied => "first and last stage".to_string(),
         Lane::Down | Lane::Up => format!("pipeline of {}", mesh.pipeline),
     };
     format!("{lane:?} lane, {axis}")

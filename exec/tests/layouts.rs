@@ -58,6 +58,33 @@ fn sharding_groups_of_any_size_equal_plain_data_parallelism() {
     same(&tied, &[Layout { zero: 2, lanes: QUEUED, ..tied }]);
 }
 
+/// Both ends of a pipeline hold tied embeddings: one sum more, the same in every pipeline, near that of one rank.
+#[test]
+fn tied_embeddings_across_stages() {
+    let pipeline = Layout { pipeline: 2, tied: true, ..ONE };
+    same(
+        &pipeline,
+        &[
+            Layout { pipeline: 3, ..pipeline },
+            Layout { pipeline: 3, policy: GPipe, lanes: QUEUED, ..pipeline },
+            Layout { lanes: QUEUED, threads: 2, ..pipeline },
+        ],
+    );
+    let data = Layout { data: 4, ..pipeline };
+    same(
+        &data,
+        &[
+            Layout { zero: 4, ..data },
+            Layout { zero: 2, lanes: QUEUED, ..data },
+            Layout { zero: 2, pipeline: 3, policy: GPipe, ..data },
+        ],
+    );
+    let (one, two) = (train(&Layout { tied: true, ..ONE }, STEPS), train(&pipeline, STEPS));
+    let near = |a: &f64, b: &f64| ((a - b) / b).abs() < 2e-6;
+    assert!(one.losses.iter().zip(&two.losses).all(|(a, b)| near(a, b)), "{:?} {:?}", one.losses, two.losses);
+    assert!(one.norms.iter().zip(&two.norms).all(|(a, b)| near(a, b)), "{:?} {:?}", one.norms, two.norms);
+}
+
 /// `reproducible = N`: every data-parallel size dividing N and every pipeline give the bits of one rank.
 #[test]
 fn reproducible_runs_equal_one_rank() {

@@ -55,9 +55,7 @@ fn check(name: &str) {
     }
     run(&dir, Run { mesh: Mesh { data: 2, zero: 2, ..Mesh::SOLO }, ..whole }, &F64);
     let decoder = HfDir::open(&dir).unwrap().decoder().clone();
-    if !decoder.tied {
-        run(&dir, Run { mesh: Mesh { pipeline: 2, ..Mesh::SOLO }, ..whole }, &F64);
-    }
+    run(&dir, Run { mesh: Mesh { pipeline: 2, ..Mesh::SOLO }, ..whole }, &F64);
     if matches!(decoder.position, Position::Rope(_)) {
         for pairs in [Pairs::Half, Pairs::Interleaved] {
             run(&dir, Run { pairs: Some(pairs), ..whole }, &F64);

@@ -117,6 +117,16 @@ fn layouts_give_the_bits_of_one_rank() {
 }
 
 #[test]
+fn tied_embeddings_of_a_pipeline_resume() {
+    let desk = Desk::golden("llama_gqa_tied");
+    let layout = "--ranks 4 --set train.micro_batches=2 --set parallel.pipeline.size=2";
+    train_to(&desk, "whole", 6, layout);
+    train_to(&desk, "halves", 3, layout);
+    train_to(&desk, "halves", 6, &format!("{layout} --resume"));
+    assert!((desk.results("halves"), desk.state("halves", 6)) == (desk.results("whole"), desk.state("whole", 6)));
+}
+
+#[test]
 fn a_printed_schedule_gives_the_same_bits() {
     let desk = Desk::golden("internlm2_mqa");
     let layout =

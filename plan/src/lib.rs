@@ -84,6 +84,24 @@ impl Plan {
         first..if self.mesh.is_last(stage) { self.model.units() } else { 1 + 2 * layers.end }
     }
 
+    /// The bucket that the first and the last stage both hold and step: that of tied embeddings. Its gradients are summed
+    /// between them.
+    pub fn tied_across(&self) -> Option<Unit> {
+        (self.model.tied && self.mesh.pipeline > 1).then(|| self.model.head_matrix_unit())
+    }
+
+    /// Units whose parameters a stage holds: those that it computes, and the last one tied embeddings.
+    pub fn held(&self, stage: Stage) -> impl Iterator<Item = Unit> + Clone + use<> {
+        let copy = self.tied_across().filter(|_| self.mesh.is_last(stage));
+        self.units(stage).map(Unit).chain(copy)
+    }
+
+    /// Buckets that have the gradients of a micro-batch once the backward of a unit has been.
+    pub fn completes(&self, unit: Unit) -> impl Iterator<Item = Unit> + use<> {
+        let copy = self.tied_across().filter(|_| unit == self.model.head());
+        [unit].into_iter().chain(copy)
+    }
+
     pub fn bucket(&self, unit: Unit) -> Bucket {
         self.buckets[unit.0].bucket
     }
@@ -145,11 +163,6 @@ impl Plan {
             out.push(format!(
                 "parallel.pipeline.size = {stages} is more than model.num_hidden_layers = {layers}; try {layers} or less"
             ));
-        }
-        if stages > 1 && self.model.tied {
-            out.push(
-                "parallel.pipeline.size > 1 with tied embeddings is not supported yet; use data parallelism".into(),
-            );
         }
         let n = self.leaves;
         if n > 0 {

@@ -26,11 +26,22 @@ pub enum Lane {
     Down,
     /// Gradients of activations, to the previous stage.
     Up,
+    /// Gradients of tied embeddings, between the first and the last stage.
+    Tied,
     /// Losses and the gradient norm.
     World,
 }
-pub const LANES: [Lane; 8] =
-    [Lane::Compute, Lane::Gather, Lane::Reduce, Lane::Replicas, Lane::Data, Lane::Down, Lane::Up, Lane::World];
+pub const LANES: [Lane; 9] = [
+    Lane::Compute,
+    Lane::Gather,
+    Lane::Reduce,
+    Lane::Replicas,
+    Lane::Data,
+    Lane::Down,
+    Lane::Up,
+    Lane::Tied,
+    Lane::World,
+];
 
 /// Sizes of the axes. Rank = stage * data + replica, and replica = copy * zero + shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +104,10 @@ impl Mesh {
             }
             Lane::Data => (0..self.data).map(|r| RankId(stage * self.data + r)).collect(),
             Lane::Down | Lane::Up => (0..self.pipeline).map(|s| RankId(s * self.data + replica)).collect(),
+            Lane::Tied if self.pipeline > 1 && (stage == 0 || self.is_last(Stage(stage))) => {
+                [0, self.pipeline - 1].map(|s| RankId(s * self.data + replica)).into()
+            }
+            Lane::Tied => vec![rank],
             Lane::World => self.ranks().collect(),
         }
     }

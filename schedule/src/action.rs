@@ -28,6 +28,8 @@ pub enum Action {
     Send { what: Res, to: Stage },
     /// The other half of a `Send`.
     Recv { what: Res, from: Stage },
+    /// The sum of this rank's shard over the first and the last stage: both hold tied embeddings.
+    ReduceTied { u: Unit },
     /// Of the gradient shard, for the norm.
     SumSquares { u: Unit },
     /// Losses and sums of squares are gathered over the world.
@@ -48,6 +50,7 @@ impl Action {
             Action::ReduceCount => Lane::Data,
             Action::Reduce { .. } => Lane::Reduce,
             Action::AllReduce { .. } => Lane::Replicas,
+            Action::ReduceTied { .. } => Lane::Tied,
             Action::Gather { .. } => Lane::Gather,
             Action::ReduceStats => Lane::World,
             Action::Send { what, .. } | Action::Recv { what, .. } => match what {

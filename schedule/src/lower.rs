@@ -60,29 +60,39 @@ fn backward(plan: &Plan, pass: &StageAction, shape: StepShape, out: &mut Vec<Act
     let last_of_step = m.0 + 1 == shape.micros;
     let last_of_leaf = last_of_step || !is_leaf(Micro(m.0 + 1));
 
-    let mesh = plan.mesh;
-    // The next unit's backward hides the first of the two sums before the second begins.
-    let mut reduced = None;
+    // Of the sums of a bucket that follow each other, the first begins at once and the next backward hides it.
+    let mut later = vec![];
     for u in plan.units(pass.stage).rev().map(Unit) {
-        // With tied embeddings the head has been at the embedding's bucket before.
-        let acc = !first_of_leaf || (plan.model.tied && u == Unit(0));
+        // With tied embeddings the head has been at the embedding's bucket before, if it is here.
+        let acc = !first_of_leaf || (plan.model.tied && u == Unit(0) && plan.tied_across().is_none());
         out.extend(recompute(plan, u, m));
         out.push(Action::Backward { u, m, place, acc });
-        if last_of_leaf {
-            out.extend((0..merges).map(|i| Action::Merge { u, place: Place(place.0 - i) }));
-        }
-        if last_of_step && mesh.zero > 1 {
-            out.push(Action::Reduce { u });
-        }
-        if last_of_step && mesh.copies() > 1 {
-            let ready = if mesh.zero > 1 { reduced.replace(u) } else { Some(u) };
-            out.extend(ready.map(|u| Action::AllReduce { u }));
+        for u in plan.completes(u) {
+            if last_of_leaf {
+                out.extend((0..merges).map(|i| Action::Merge { u, place: Place(place.0 - i) }));
+            }
+            if last_of_step {
+                let mut sums = sums(plan, u).into_iter();
+                out.extend(sums.next());
+                out.append(&mut later);
+                later.extend(sums);
+            }
         }
     }
-    out.extend(reduced.map(|u| Action::AllReduce { u }));
+    out.append(&mut later);
     if pass.stage.0 > 0 {
         out.push(Action::Send { what: Res::Dx(m), to: Stage(pass.stage.0 - 1) });
     }
+}
+
+/// What makes the gradients of a bucket, complete on each rank, those of the global batch.
+fn sums(plan: &Plan, u: Unit) -> Vec<Action> {
+    let steps = [
+        (plan.mesh.zero > 1, Action::Reduce { u }),
+        (plan.mesh.copies() > 1, Action::AllReduce { u }),
+        (plan.tied_across() == Some(u), Action::ReduceTied { u }),
+    ];
+    steps.into_iter().filter_map(|(needed, action)| needed.then_some(action)).collect()
 }
 
 /// Before a unit's backward: a whole layer is made again from its input when the backward comes to its MLP.
@@ -97,13 +107,12 @@ fn recompute(plan: &Plan, u: Unit, m: Micro) -> Vec<Action> {
 }
 
 fn optimize(plan: &Plan, stage: Stage, out: &mut Vec<Action>) {
-    let units = plan.units(stage).map(Unit);
-    out.extend(units.clone().map(|u| Action::SumSquares { u }));
+    out.extend(plan.units(stage).map(|u| Action::SumSquares { u: Unit(u) }));
     if plan.mesh.world() > 1 {
         out.push(Action::ReduceStats);
     }
     out.push(Action::GradNorm);
-    for u in units {
+    for u in plan.held(stage) {
         out.push(Action::Step { u });
         if plan.mesh.zero > 1 {
             out.push(Action::Gather { u });

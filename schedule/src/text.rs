@@ -27,6 +27,7 @@ impl Action {
             Action::Merge { u, place } => format!("merge {} {}", unit(u), place.0),
             Action::Reduce { u } => format!("reduce {}", unit(u)),
             Action::AllReduce { u } => format!("all_reduce {}", unit(u)),
+            Action::ReduceTied { u } => format!("reduce_tied {}", unit(u)),
             Action::Send { what, to } => format!("send {} to {}", plan.show(what), to.0),
             Action::Recv { what, from } => format!("recv {} from {}", plan.show(what), from.0),
             Action::SumSquares { u } => format!("sum_squares {}", unit(u)),
@@ -57,6 +58,7 @@ impl Action {
             },
             ["reduce", u] => Action::Reduce { u: unit(u)? },
             ["all_reduce", u] => Action::AllReduce { u: unit(u)? },
+            ["reduce_tied", u] => Action::ReduceTied { u: unit(u)? },
             ["send", ref what @ .., "to", s] => Action::Send { what: parse_res(what, plan)?, to: Stage(number(s)?) },
             ["recv", ref what @ .., "from", s] => {
                 Action::Recv { what: parse_res(what, plan)?, from: Stage(number(s)?) }

@@ -87,7 +87,7 @@ impl Action {
                 let into = Grad(u, plan::Place(place.0 - 1));
                 touch([into, Grad(u, place)], [into])
             }
-            Action::Reduce { u } | Action::AllReduce { u } => {
+            Action::Reduce { u } | Action::AllReduce { u } | Action::ReduceTied { u } => {
                 touch([Grad(u, plan::Place(0))], [Grad(u, plan::Place(0))])
             }
             Action::Send { what, .. } => touch([what], []),

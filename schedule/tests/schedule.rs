@@ -29,7 +29,7 @@ fn prove(p: &Plan, s: StepShape, actions: &[Vec<Action>]) -> Result<(), String> 
 }
 
 /// (data, ranks of a sharding group, pipeline, micro-batches a rank, leaves, tied)
-const LAYOUTS: [(usize, usize, usize, usize, usize, bool); 19] = [
+const LAYOUTS: [(usize, usize, usize, usize, usize, bool); 22] = [
     (1, 1, 1, 1, 0, false),
     (1, 1, 1, 4, 0, true),
     (1, 1, 1, 8, 8, false),
@@ -49,6 +49,9 @@ const LAYOUTS: [(usize, usize, usize, usize, usize, bool); 19] = [
     (4, 1, 2, 2, 0, false),
     (4, 2, 2, 3, 0, false),
     (6, 3, 1, 1, 0, false),
+    (1, 1, 2, 3, 0, true),
+    (2, 2, 3, 4, 8, true),
+    (4, 2, 2, 2, 0, true),
 ];
 
 /// Each of them keeping everything, and recomputing in every way.

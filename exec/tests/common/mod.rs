@@ -171,6 +171,7 @@ pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps
         }
         (results, state)
     });
+    let mut held: BTreeMap<(String, usize, usize), Vec<u32>> = BTreeMap::new();
     let mut out = Outcome { losses: vec![], norms: vec![], types: vec![], state: BTreeMap::new() };
     for (results, state) in ranks {
         let losses: Vec<f64> = results.iter().map(|r| r.losses.all.mean()).collect();
@@ -180,6 +181,9 @@ pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps
         (out.losses, out.norms) = (losses, norms);
         out.types = results.into_iter().map(|r| r.losses.types).collect();
         for (name, at, len, bits) in state {
+            // What several ranks hold is the same on all of them.
+            let held = held.entry((name.clone(), at, bits.len())).or_insert_with(|| bits.clone());
+            assert!(*held == bits, "{name} from {at} on: ranks disagree");
             let whole = out.state.entry(name).or_insert_with(|| vec![0; len]);
             whole[at..at + bits.len()].copy_from_slice(&bits);
         }

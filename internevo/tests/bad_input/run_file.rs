@@ -231,10 +231,6 @@ fn layouts() {
                 "--ranks 8 --set parallel.pipeline.size=8",
                 &["parallel.pipeline.size = 8 is more than model.num_hidden_layers = 4; try 4 or less"],
             ),
-            (
-                "--ranks 2 --set parallel.pipeline.size=2 --set model.tie_word_embeddings=true",
-                &["tied embeddings is not supported yet; use data parallelism"],
-            ),
             ("--set train.reproducible=3", &["train.reproducible = 3 is not a power of two; try 4"]),
             (
                 "--set train.reproducible=4 --set train.micro_batches=2",

@@ -72,6 +72,9 @@ impl State<'_> {
         }
         Err(format!("{} belongs to another stage than {}", self.plan.model.kind(u).name(), self.stage.0))
     }
+    fn holds(&self, u: Unit) -> Result<(), String> {
+        if self.plan.held(self.stage).any(|held| held == u) { Ok(()) } else { self.own(u) }
+    }
     fn known(&self, m: Micro) -> Result<(), String> {
         let n = self.shape.micros;
         if m.0 < n { Ok(()) } else { Err(format!("there is no micro-batch {}: this rank has {n}", m.0)) }
@@ -87,7 +90,9 @@ impl State<'_> {
     fn parts(&self, u: Unit, m: Micro) -> Vec<Part> {
         let head = self.plan.model.head();
         let shared = u != head && u == self.plan.model.head_matrix_unit();
-        if shared { vec![(head, m), (u, m)] } else { vec![(u, m)] }
+        let from = [shared.then_some(head), Some(u)].into_iter().flatten();
+        // Tied embeddings of a pipeline have one of them on the first stage, the other on the last.
+        from.filter(|from| self.units.contains(&from.0)).map(|from| (from, m)).collect()
     }
 
     /// The promised sum of a unit's gradients: a balanced tree over leaves, each added up in increasing order.
@@ -128,14 +133,19 @@ impl State<'_> {
             Action::Backward { u, m, place, acc } => self.backward(u, m, place, acc),
             Action::Merge { u, place } => self.merge(u, place),
             Action::Reduce { u } => {
-                self.own(u)?;
+                self.holds(u)?;
                 self.only_with("sharding group", zero > 1)?;
                 self.complete(u)
             }
             Action::AllReduce { u } => {
-                self.own(u)?;
+                self.holds(u)?;
                 self.only_with("other holders of the same shard", copies > 1)?;
                 if zero > 1 { self.need(Action::Reduce { u }) } else { self.complete(u) }
+            }
+            Action::ReduceTied { u } => {
+                self.holds(u)?;
+                self.only_with("embeddings tied across stages", self.plan.tied_across() == Some(u))?;
+                self.summed(u)
             }
             Action::Send { what, to } => self.send(what, to),
             Action::Recv { what, from } => self.recv(what, from),
@@ -152,8 +162,9 @@ impl State<'_> {
                 if world > 1 { self.need(Action::ReduceStats) } else { self.stats_complete() }
             }
             Action::Step { u } => {
-                self.own(u)?;
-                self.need(Action::GradNorm)
+                self.holds(u)?;
+                self.need(Action::GradNorm)?;
+                self.reduced(u)
             }
             Action::Gather { u } => {
                 self.only_with("optimizer shards", zero > 1)?;
@@ -283,7 +294,7 @@ impl State<'_> {
     }
 
     fn merge(&mut self, u: Unit, place: Place) -> Result<(), String> {
-        self.own(u)?;
+        self.holds(u)?;
         let into = Place(place.0 - 1);
         let (Some(right), Some(left)) = (self.grads.remove(&(u, place)), self.grads.remove(&(u, into))) else {
             return Err(format!("places {} and {} do not both hold a sum", into.0, place.0));
@@ -312,7 +323,13 @@ impl State<'_> {
         Ok(())
     }
 
+    /// The gradients of the global batch are there.
     fn reduced(&self, u: Unit) -> Result<(), String> {
+        if self.plan.tied_across() == Some(u) { self.need(Action::ReduceTied { u }) } else { self.summed(u) }
+    }
+
+    /// Over data parallelism.
+    fn summed(&self, u: Unit) -> Result<(), String> {
         if self.plan.mesh.copies() > 1 {
             self.need(Action::AllReduce { u })
         } else if self.plan.mesh.zero > 1 {
@@ -392,7 +409,7 @@ impl State<'_> {
             let shared = self.shape.phase == Phase::Eval && self.plan.mesh.world() > 1;
             return if shared { need(Action::ReduceStats) } else { Ok(()) };
         }
-        for u in self.all_units() {
+        for u in self.plan.held(self.stage) {
             need(Action::Step { u })?;
             if self.plan.mesh.zero > 1 {
                 need(Action::Gather { u })?;
