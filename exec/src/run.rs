@@ -9,6 +9,9 @@ use plan::{Again, Memory, Micro, Place, Res, StepShape};
 use schedule::{Action, Program};
 use std::sync::Arc;
 
+/// The sender is the first of a link's communicator.
+const LINK: Coll = Coll::SendRecv { from: 0, to: 1 };
+
 /// What changes from step to step and is not data.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyper {
@@ -65,15 +68,13 @@ pub fn run(
                 let stats = rank.sized(program, Res::Stats);
                 rank.transfer(program, i, Coll::AllReduce, None, Some(stats))?
             }
-            Action::Send { what, to } => {
-                let pair = Coll::SendRecv { from: rank.plan.mesh.stage(rank.id).0, to: to.0 };
+            Action::Send { what, .. } => {
                 let x = rank.sized(program, what);
-                rank.transfer(program, i, pair, Some(x), None)?
+                rank.transfer(program, i, LINK, Some(x), None)?
             }
-            Action::Recv { what, from } => {
-                let pair = Coll::SendRecv { from: from.0, to: rank.plan.mesh.stage(rank.id).0 };
+            Action::Recv { what, .. } => {
                 let x = rank.sized(program, what);
-                rank.transfer(program, i, pair, None, Some(x))?
+                rank.transfer(program, i, LINK, None, Some(x))?
             }
         }
         rank.marks[i] = rank.dev.mark();

@@ -89,13 +89,14 @@ impl World {
     fn communicators(&self) -> Vec<Ends> {
         let mesh = self.plan.mesh;
         let mut out: Vec<Ends> = mesh.ranks().map(|_| vec![]).collect();
-        for lane in LANES.into_iter().filter(|l| *l != Lane::Compute) {
+        for lane in LANES.into_iter().filter(|l| ![Lane::Compute, Lane::RecvDown, Lane::RecvUp].contains(l)) {
             for first in mesh.ranks() {
                 let group = mesh.group(first, lane);
                 if group.len() > 1 && group[0] == first {
                     let members: Vec<usize> = group.iter().map(|r| r.0).collect();
                     for (rank, end) in members.iter().zip(comm::threads(&lane_name(mesh, lane), &members, self.timeout))
                     {
+                        let lane = if *rank == first.0 { lane } else { lane.other_end() };
                         out[*rank].push((lane, end));
                     }
                 }
@@ -115,7 +116,7 @@ fn lane_name(mesh: Mesh, lane: Lane) -> String {
         Lane::Replicas => format!("{} holders of one shard", mesh.copies()),
         Lane::Data => format!("data-parallel group of {}", mesh.data),
         Lane::Tied => "first and last stage".to_string(),
-        Lane::Down | Lane::Up => format!("pipeline of {}", mesh.pipeline),
+        Lane::SendDown | Lane::RecvDown | Lane::SendUp | Lane::RecvUp => format!("pipeline of {}", mesh.pipeline),
     };
     format!("{lane:?} lane, {axis}")
 }

@@ -41,7 +41,7 @@ fn events(rank: &Rank, index: usize) -> Vec<Value> {
         vec![json!({ "name": "process_name", "ph": "M", "pid": pid, "args": { "name": format!("rank {pid}") } })];
     let used = |lane: &Lane| actions.iter().any(|a| a.lane() == *lane);
     for lane in LANES.into_iter().filter(used) {
-        let name = format!("{lane:?}").to_lowercase();
+        let name = lane.name();
         out.push(
             json!({ "name": "thread_name", "ph": "M", "pid": pid, "tid": lane as usize, "args": { "name": name } }),
         );

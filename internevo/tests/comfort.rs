@@ -139,7 +139,7 @@ fn a_timeline_shows_every_action_of_every_rank() {
     }
     assert_eq!(events.iter().filter(|e| e["ph"] == "X").count(), actions);
     let names = events.iter().filter(|e| e["name"] == "thread_name");
-    assert!(names.map(|e| e["args"]["name"].as_str().unwrap()).any(|name| name == "down"), "a lane a row");
+    assert!(names.map(|e| e["args"]["name"].as_str().unwrap()).any(|name| name == "send down"), "a lane a row");
     // What a rank computes, it computes one after the other.
     for pid in 0..2 {
         let mut spans: Vec<(f64, f64)> = events

@@ -8,8 +8,8 @@ pub struct RankId(pub usize);
 pub struct Stage(pub usize);
 
 /// Where work goes on independently. Compute is one; each other lane is one communicator, whose members all issue the
-/// same operations in the same order. Point-to-point has a lane for each direction: with one, 1F1B deadlocks on an
-/// engine that works in order.
+/// same operations in the same order. Point-to-point has a communicator for each link and direction, a lane at either
+/// end: what a stage sends waits for nothing that it receives, not even on an engine that works in order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Lane {
@@ -23,25 +23,60 @@ pub enum Lane {
     /// Label counts, over all of data parallelism.
     Data,
     /// Activations, to the next stage.
-    Down,
+    SendDown,
+    /// Those of the previous stage.
+    RecvDown,
     /// Gradients of activations, to the previous stage.
-    Up,
+    SendUp,
+    /// Those of the next stage.
+    RecvUp,
     /// Gradients of tied embeddings, between the first and the last stage.
     Tied,
     /// Losses and the gradient norm.
     World,
 }
-pub const LANES: [Lane; 9] = [
+pub const LANES: [Lane; 11] = [
     Lane::Compute,
     Lane::Gather,
     Lane::Reduce,
     Lane::Replicas,
     Lane::Data,
-    Lane::Down,
-    Lane::Up,
+    Lane::SendDown,
+    Lane::RecvDown,
+    Lane::SendUp,
+    Lane::RecvUp,
     Lane::Tied,
     Lane::World,
 ];
+
+impl Lane {
+    /// As timelines show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Lane::Compute => "compute",
+            Lane::Gather => "gather",
+            Lane::Reduce => "reduce",
+            Lane::Replicas => "replicas",
+            Lane::Data => "data",
+            Lane::SendDown => "send down",
+            Lane::RecvDown => "recv down",
+            Lane::SendUp => "send up",
+            Lane::RecvUp => "recv up",
+            Lane::Tied => "tied",
+            Lane::World => "world",
+        }
+    }
+    /// The lane on which the other members of a communicator have it.
+    pub fn other_end(self) -> Lane {
+        match self {
+            Lane::SendDown => Lane::RecvDown,
+            Lane::RecvDown => Lane::SendDown,
+            Lane::SendUp => Lane::RecvUp,
+            Lane::RecvUp => Lane::SendUp,
+            same => same,
+        }
+    }
+}
 
 /// Sizes of the axes. Rank = stage * data + replica, and replica = copy * zero + shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +124,7 @@ impl Mesh {
         stage.0 + 1 == self.pipeline
     }
 
-    /// The ranks that share a lane with `rank`, in group order.
+    /// The ranks that share a communicator with this lane of `rank`, in group order.
     pub fn group(&self, rank: RankId, lane: Lane) -> Vec<RankId> {
         let (stage, replica) = (self.stage(rank).0, self.replica(rank));
         match lane {
@@ -103,7 +138,16 @@ impl Mesh {
                 (0..self.copies()).map(|copy| RankId(first + copy * self.zero)).collect()
             }
             Lane::Data => (0..self.data).map(|r| RankId(stage * self.data + r)).collect(),
-            Lane::Down | Lane::Up => (0..self.pipeline).map(|s| RankId(s * self.data + replica)).collect(),
+            // The sender first.
+            Lane::SendDown | Lane::RecvUp if !self.is_last(Stage(stage)) => {
+                let pair = [rank, RankId(rank.0 + self.data)];
+                if lane == Lane::SendDown { pair.into() } else { [pair[1], rank].into() }
+            }
+            Lane::RecvDown | Lane::SendUp if stage > 0 => {
+                let pair = [RankId(rank.0 - self.data), rank];
+                if lane == Lane::RecvDown { pair.into() } else { [rank, pair[0]].into() }
+            }
+            Lane::SendDown | Lane::RecvDown | Lane::SendUp | Lane::RecvUp => vec![rank],
             Lane::Tied if self.pipeline > 1 && (stage == 0 || self.is_last(Stage(stage))) => {
                 [0, self.pipeline - 1].map(|s| RankId(s * self.data + replica)).into()
             }

@@ -96,22 +96,10 @@ impl World<'_> {
     /// Ends the transfer at the head of a lane if all its members are there.
     fn end_one(&mut self, rank: RankId, lane: Lane) -> Result<bool, String> {
         let Some(action) = self.next(rank, lane) else { return Ok(false) };
-        let group = self.groups[&(lane, rank)].iter().copied();
-        let members: Vec<RankId> = match action {
-            Action::Send { to: peer, .. } | Action::Recv { from: peer, .. } => {
-                group.filter(|r| *r == rank || self.plan.mesh.stage(*r) == peer).collect()
-            }
-            _ => group.collect(),
-        };
+        let members = &self.groups[&(lane, rank)];
+        let lane_of = |member: RankId| if member == rank { lane } else { lane.other_end() };
         for &peer in members.iter().filter(|p| **p != rank) {
-            let Some(other) = self.next(peer, lane) else { return Ok(false) };
-            let for_someone_else = match other {
-                Action::Send { to: s, .. } | Action::Recv { from: s, .. } => s != self.plan.mesh.stage(rank),
-                _ => false,
-            };
-            if for_someone_else {
-                return Ok(false);
-            }
+            let Some(other) = self.next(peer, lane_of(peer)) else { return Ok(false) };
             if !action.matches(rank, &other, peer, self.plan) {
                 return Err(format!(
                     "order: on the {lane:?} lane rank {} comes to `{}` while rank {} comes to `{}`",
@@ -122,8 +110,8 @@ impl World<'_> {
                 ));
             }
         }
-        for peer in members {
-            self.ends.get_mut(&(lane, peer)).expect("it has a next action").ended += 1;
+        for &peer in members {
+            self.ends.get_mut(&(lane_of(peer), peer)).expect("it has a next action").ended += 1;
         }
         Ok(true)
     }
