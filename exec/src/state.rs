@@ -83,9 +83,9 @@ pub struct StepResult {
 }
 
 impl Rank {
-    /// Parameters that this rank's stage holds.
+    /// Parameters that this rank holds.
     pub fn params(&self) -> Vec<ParamSpec> {
-        let units = self.plan.held(self.plan.mesh.stage(self.id));
+        let units = self.plan.held(self.id).into_iter();
         units.flat_map(|u| self.plan.model.params(u)).collect()
     }
 

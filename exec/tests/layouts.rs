@@ -58,6 +58,32 @@ fn sharding_groups_of_any_size_equal_plain_data_parallelism() {
     same(&tied, &[Layout { zero: 2, lanes: QUEUED, ..tied }]);
 }
 
+/// A rank with several stages computes the same.
+#[test]
+fn interleaved_pipelines_equal_one_rank() {
+    let one = Layout { layers: 7, ..ONE };
+    let chunks = Layout { policy: plan::PipelineSchedule::Interleaved, pipeline: 2, chunks: 2, ..one };
+    same(
+        &one,
+        &[
+            chunks,
+            Layout { lanes: QUEUED, ..chunks },
+            Layout { chunks: 3, lanes: QUEUED, ..chunks },
+            Layout { pipeline: 3, lanes: QUEUED, ..chunks },
+        ],
+    );
+    let tree = Layout { leaves: 4, ..one };
+    same(
+        &tree,
+        &[
+            Layout { leaves: 4, data: 2, zero: 2, lanes: QUEUED, ..chunks },
+            Layout { leaves: 4, data: 4, zero: 2, ..chunks },
+        ],
+    );
+    let tied = Layout { tied: true, pipeline: 2, ..one };
+    same(&tied, &[Layout { tied: true, lanes: QUEUED, ..chunks }]);
+}
+
 /// Both ends of a pipeline hold tied embeddings: one sum more, the same in every pipeline, near that of one rank.
 #[test]
 fn tied_embeddings_across_stages() {

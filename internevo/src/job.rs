@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use backend::{REGIONS, Region};
 use exec::{Lanes, StepConfig, World};
 use model::{Decoder, Phase};
-use plan::{PipelineSchedule, Plan, RankId, Stage, StepShape};
+use plan::{PipelineSchedule, Plan, RankId, StepShape};
 use schedule::{Action, RankPrograms, text, validate};
 use std::path::Path;
 use std::sync::Arc;
@@ -87,10 +87,10 @@ impl Job {
         self.proved(self.plan.mesh.ranks().map(|r| self.rank_programs(r)).collect())
     }
 
-    /// Those of the first rank of each stage, proved; the others of a stage have the same.
+    /// Those of the first rank at each place of the pipeline, proved; the others there have the same.
     pub fn stage_programs(&self) -> Result<Vec<RankPrograms>> {
         let mesh = self.plan.mesh;
-        self.proved((0..mesh.pipeline).map(|stage| self.rank_programs(mesh.first(Stage(stage)))).collect())
+        self.proved((0..mesh.pipeline).map(|place| self.rank_programs(mesh.first(place))).collect())
     }
 
     /// As `programs`, with the training step of an edited file.

@@ -121,14 +121,15 @@ pub fn schedule(args: &ScheduleArgs) -> Result<()> {
         "# {}: one training step on {ranks} ranks (data {} x pipeline {}), {} micro-batches a rank",
         config.name, plan.mesh.data, plan.mesh.pipeline, shape.micros
     );
-    for stage in (0..plan.mesh.pipeline).map(plan::Stage) {
-        let passes = pipeline::order(job.policy, stage, plan.mesh.pipeline, shape.micros);
-        println!("# stage {}: {}", stage.0, passes.iter().map(|p| p.to_string()).collect::<Vec<_>>().join(" "));
+    for rank in (0..plan.mesh.pipeline).map(|place| plan.mesh.first(place)) {
+        let passes = pipeline::order(job.policy, plan.mesh, rank, shape.micros);
+        let own: Vec<String> = plan.mesh.stages_of(rank).map(|stage| stage.0.to_string()).collect();
+        println!("# stage {}: {}", own.join(", "), passes.iter().map(|p| p.to_string()).collect::<Vec<_>>().join(" "));
     }
     let wanted = args.rank.map_or(0..ranks, |rank| rank..rank + 1);
     let mut out = BufWriter::new(stdout().lock());
     for rank in wanted.map(RankId) {
-        text::print_rank(plan, rank, &stages[plan.mesh.stage(rank).0].actions, &mut out)?;
+        text::print_rank(plan, rank, &stages[plan.mesh.place(rank)].actions, &mut out)?;
     }
     out.flush()?;
     Ok(())

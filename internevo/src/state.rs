@@ -130,8 +130,8 @@ fn write_shard(run: &Run, rank: &mut Rank, save: &Save) -> Result<()> {
         return Ok(());
     }
     // What the last stage holds of the first is written there.
-    let computed = run.job.plan.units(run.job.plan.mesh.stage(rank.id));
-    for spec in rank.params().into_iter().filter(|spec| computed.contains(&spec.unit.0)) {
+    let computed = run.job.plan.computed(rank.id);
+    for spec in rank.params().into_iter().filter(|spec| computed.contains(&spec.unit)) {
         let own = rank.stepped(&spec);
         for (state, part) in parts {
             let values = rank.get(state, &spec, own.clone());

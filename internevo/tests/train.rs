@@ -116,6 +116,30 @@ fn layouts_give_the_bits_of_one_rank() {
     assert_ne!(other.1, one.1, "the order of sums shows in the bits");
 }
 
+/// Several stages a rank, through checkpoints: the second half in another layout than the first.
+#[test]
+fn interleaved_pipelines_give_the_bits_of_one_rank() {
+    let desk = Desk::new();
+    desk.write(
+        "run.toml",
+        "[model]\nfamily = \"llama\"\nvocab_size = 211\nhidden_size = 16\nnum_hidden_layers = 5\nnum_attention_heads = 2\n\
+         intermediate_size = 24\n[data]\nkind = \"random\"\nseq_len = 16\nmicro_batch_size = 1\n[train]\nmicro_batches = 4\n\
+         [lr_schedule]\nkind = \"constant\"\nwarmup_steps = 0\n",
+    );
+    let train = |name: &str, steps: u64, more: &str| {
+        desk.ok(&format!("train run.toml --set name={name} --set train.steps={steps} {more}"));
+    };
+    let interleaved = "--ranks 2 --set parallel.pipeline.size=2 --set parallel.pipeline.chunks=2 \
+        --set parallel.pipeline.schedule=interleaved";
+    train("one", 6, "");
+    train("interleaved", 6, interleaved);
+    train("moved", 3, interleaved);
+    train("moved", 6, "--ranks 3 --set parallel.pipeline.size=3 --resume");
+    let one = (desk.results("one"), desk.state("one", 6));
+    assert!((desk.results("interleaved"), desk.state("interleaved", 6)) == one);
+    assert!((desk.results("moved"), desk.state("moved", 6)) == one);
+}
+
 #[test]
 fn tied_embeddings_of_a_pipeline_resume() {
     let desk = Desk::golden("llama_gqa_tied");

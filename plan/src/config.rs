@@ -38,6 +38,8 @@ pub enum PipelineSchedule {
     GPipe,
     #[serde(rename = "1f1b")]
     OneFOneB,
+    #[serde(rename = "interleaved")]
+    Interleaved,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,8 @@ pub enum PipelineSchedule {
 pub struct PipelineConfig {
     pub size: usize,
     pub schedule: PipelineSchedule,
+    /// Stages of a rank, in an interleaved schedule.
+    pub chunks: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +72,7 @@ impl Default for TensorConfig {
 }
 impl Default for PipelineConfig {
     fn default() -> Self {
-        PipelineConfig { size: 1, schedule: PipelineSchedule::OneFOneB }
+        PipelineConfig { size: 1, schedule: PipelineSchedule::OneFOneB, chunks: 1 }
     }
 }
 impl Default for SizeConfig {
@@ -108,6 +112,20 @@ impl ParallelConfig {
                 world.next_multiple_of(pipeline)
             ));
         }
+        let chunks = self.pipeline.chunks.max(1);
+        let interleaved = self.pipeline.schedule == PipelineSchedule::Interleaved;
+        if interleaved && (chunks < 2 || pipeline < 2) {
+            problems.push(format!(
+                "parallel.pipeline.schedule = \"interleaved\" with size = {pipeline}, chunks = {}: both must be at least 2; try chunks = 2, or \"1f1b\"",
+                self.pipeline.chunks
+            ));
+        }
+        if !interleaved && self.pipeline.chunks != 1 {
+            problems.push(format!(
+                "parallel.pipeline.chunks = {}: only an interleaved schedule has chunks; use 1, or schedule = \"interleaved\"",
+                self.pipeline.chunks
+            ));
+        }
         let data = world / pipeline;
         if self.zero.stage > 1 {
             problems.push(format!("parallel.zero.stage = {}: not supported yet; use 0 or 1", self.zero.stage));
@@ -128,7 +146,7 @@ impl ParallelConfig {
                 }
             },
         };
-        let mesh = Mesh { data, pipeline, zero };
+        let mesh = Mesh { data, pipeline, chunks, zero };
         if problems.is_empty() { Ok(mesh) } else { Err(problems) }
     }
 }

@@ -73,7 +73,7 @@ impl Plan {
 
     /// Layers of a stage: split evenly.
     pub fn layers(&self, stage: Stage) -> Range<usize> {
-        let (layers, stages) = (self.model.layers, self.mesh.pipeline);
+        let (layers, stages) = (self.model.layers, self.mesh.stages());
         layers * stage.0 / stages..layers * (stage.0 + 1) / stages
     }
 
@@ -90,10 +90,20 @@ impl Plan {
         (self.model.tied && self.mesh.pipeline > 1).then(|| self.model.head_matrix_unit())
     }
 
-    /// Units whose parameters a stage holds: those that it computes, and the last one tied embeddings.
-    pub fn held(&self, stage: Stage) -> impl Iterator<Item = Unit> + Clone + use<> {
-        let copy = self.tied_across().filter(|_| self.mesh.is_last(stage));
-        self.units(stage).map(Unit).chain(copy)
+    pub fn stage_of(&self, unit: Unit) -> Stage {
+        let mut stages = (0..self.mesh.stages()).map(Stage);
+        stages.find(|s| self.units(*s).contains(&unit.0)).expect("every unit has a stage")
+    }
+
+    /// Units that a rank computes.
+    pub fn computed(&self, rank: RankId) -> Vec<Unit> {
+        self.mesh.stages_of(rank).flat_map(|stage| self.units(stage)).map(Unit).collect()
+    }
+
+    /// Units whose parameters a rank holds: those that it computes, and at the end of a pipeline tied embeddings.
+    pub fn held(&self, rank: RankId) -> Vec<Unit> {
+        let copy = self.tied_across().filter(|_| self.mesh.place(rank) + 1 == self.mesh.pipeline);
+        self.computed(rank).into_iter().chain(copy).collect()
     }
 
     /// Buckets that have the gradients of a micro-batch once the backward of a unit has been.
@@ -158,11 +168,17 @@ impl Plan {
     /// A run whose numbers cannot be laid out as asked. Keys are those of the run's config.
     pub fn problems(&self, micro_batches: usize) -> Vec<String> {
         let mut out = vec![];
-        let (data, stages, layers) = (self.mesh.data, self.mesh.pipeline, self.model.layers);
+        let (data, stages, layers) = (self.mesh.data, self.mesh.stages(), self.model.layers);
         if stages > layers {
-            out.push(format!(
-                "parallel.pipeline.size = {stages} is more than model.num_hidden_layers = {layers}; try {layers} or less"
-            ));
+            let (size, chunks) = (self.mesh.pipeline, self.mesh.chunks);
+            out.push(match chunks {
+                1 => format!(
+                    "parallel.pipeline.size = {size} is more than model.num_hidden_layers = {layers}; try {layers} or less"
+                ),
+                _ => format!(
+                    "parallel.pipeline.size = {size} x chunks = {chunks} stages are more than model.num_hidden_layers = {layers}; lower one of them"
+                ),
+            });
         }
         let n = self.leaves;
         if n > 0 {

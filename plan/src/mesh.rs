@@ -3,7 +3,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RankId(pub usize);
 
-/// A pipeline stage.
+/// A pipeline stage. With several chunks a rank has several of them (Narayanan et al. 2021, virtual pipeline).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Stage(pub usize);
 
@@ -78,18 +78,21 @@ impl Lane {
     }
 }
 
-/// Sizes of the axes. Rank = stage * data + replica, and replica = copy * zero + shard.
+/// Sizes of the axes. Rank = place * data + replica, and replica = copy * zero + shard. Stage s is on the ranks whose place
+/// in the pipeline is s mod `pipeline`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mesh {
     pub data: usize,
     pub pipeline: usize,
+    /// Stages of a rank.
+    pub chunks: usize,
     /// Ranks of a sharding group, neighbours in the data-parallel group: the optimizer state is cut over them (ZeRO stage
     /// 1, Rajbhandari et al. 2020; hybrid where groups are smaller than data parallelism). 1: everyone has it all.
     pub zero: usize,
 }
 
 impl Mesh {
-    pub const SOLO: Mesh = Mesh { data: 1, pipeline: 1, zero: 1 };
+    pub const SOLO: Mesh = Mesh { data: 1, pipeline: 1, chunks: 1, zero: 1 };
 
     pub fn world(&self) -> usize {
         self.data * self.pipeline
@@ -97,12 +100,22 @@ impl Mesh {
     pub fn ranks(&self) -> impl Iterator<Item = RankId> + use<> {
         (0..self.world()).map(RankId)
     }
-    pub fn stage(&self, rank: RankId) -> Stage {
-        Stage(rank.0 / self.data)
+    pub fn stages(&self) -> usize {
+        self.pipeline * self.chunks
     }
-    /// The first rank of a stage.
-    pub fn first(&self, stage: Stage) -> RankId {
-        RankId(stage.0 * self.data)
+    /// Index in the pipeline.
+    pub fn place(&self, rank: RankId) -> usize {
+        rank.0 / self.data
+    }
+    pub fn stages_of(&self, rank: RankId) -> impl Iterator<Item = Stage> + Clone + use<> {
+        (self.place(rank)..self.stages()).step_by(self.pipeline).map(Stage)
+    }
+    pub fn has(&self, rank: RankId, stage: Stage) -> bool {
+        stage.0 % self.pipeline == self.place(rank) && stage.0 < self.stages()
+    }
+    /// The first rank at a place of the pipeline.
+    pub fn first(&self, place: usize) -> RankId {
+        RankId(place * self.data)
     }
     /// Index in the data-parallel group.
     pub fn replica(&self, rank: RankId) -> usize {
@@ -121,34 +134,36 @@ impl Mesh {
         self.data / self.zero
     }
     pub fn is_last(&self, stage: Stage) -> bool {
-        stage.0 + 1 == self.pipeline
+        stage.0 + 1 == self.stages()
     }
 
     /// The ranks that share a communicator with this lane of `rank`, in group order.
     pub fn group(&self, rank: RankId, lane: Lane) -> Vec<RankId> {
-        let (stage, replica) = (self.stage(rank).0, self.replica(rank));
+        let (place, replica) = (self.place(rank), self.replica(rank));
+        // With several chunks the pipeline is a ring.
+        let at = |place: usize| RankId(place % self.pipeline * self.data + replica);
+        let next = (place + 1 < self.pipeline || self.chunks > 1).then(|| at(place + 1));
+        let previous = (place > 0 || self.chunks > 1).then(|| at(place + self.pipeline - 1));
+        let link = |from: Option<RankId>, to: Option<RankId>| match (from, to) {
+            (Some(from), Some(to)) => vec![from, to],
+            _ => vec![rank],
+        };
         match lane {
             Lane::Compute => vec![rank],
             Lane::Gather | Lane::Reduce => {
-                let first = stage * self.data + self.copy(rank) * self.zero;
+                let first = place * self.data + self.copy(rank) * self.zero;
                 (first..first + self.zero).map(RankId).collect()
             }
             Lane::Replicas => {
-                let first = stage * self.data + self.shard(rank);
+                let first = place * self.data + self.shard(rank);
                 (0..self.copies()).map(|copy| RankId(first + copy * self.zero)).collect()
             }
-            Lane::Data => (0..self.data).map(|r| RankId(stage * self.data + r)).collect(),
-            // The sender first.
-            Lane::SendDown | Lane::RecvUp if !self.is_last(Stage(stage)) => {
-                let pair = [rank, RankId(rank.0 + self.data)];
-                if lane == Lane::SendDown { pair.into() } else { [pair[1], rank].into() }
-            }
-            Lane::RecvDown | Lane::SendUp if stage > 0 => {
-                let pair = [RankId(rank.0 - self.data), rank];
-                if lane == Lane::RecvDown { pair.into() } else { [rank, pair[0]].into() }
-            }
-            Lane::SendDown | Lane::RecvDown | Lane::SendUp | Lane::RecvUp => vec![rank],
-            Lane::Tied if self.pipeline > 1 && (stage == 0 || self.is_last(Stage(stage))) => {
+            Lane::Data => (0..self.data).map(|r| RankId(place * self.data + r)).collect(),
+            Lane::SendDown => link(Some(rank), next),
+            Lane::RecvDown => link(previous, Some(rank)),
+            Lane::SendUp => link(Some(rank), previous),
+            Lane::RecvUp => link(next, Some(rank)),
+            Lane::Tied if self.pipeline > 1 && (place == 0 || place + 1 == self.pipeline) => {
                 [0, self.pipeline - 1].map(|s| RankId(s * self.data + replica)).into()
             }
             Lane::Tied => vec![rank],

@@ -1,5 +1,5 @@
 //! Which activations are not kept but made again when the backward comes (Chen et al. 2016).
-use crate::{Plan, Stage};
+use crate::Plan;
 use model::{Unit, UnitKind};
 use serde::{Deserialize, Serialize};
 
@@ -58,10 +58,5 @@ impl Plan {
             UnitKind::Mlp { layer } if whole_layer(layer) => Again::Saved,
             UnitKind::Embedding | UnitKind::Attention { .. } | UnitKind::Mlp { .. } | UnitKind::Head => Again::Nothing,
         }
-    }
-
-    fn stage_of(&self, u: Unit) -> Stage {
-        let stages = (0..self.mesh.pipeline).map(Stage);
-        stages.into_iter().find(|s| self.units(*s).contains(&u.0)).expect("every unit has a stage")
     }
 }

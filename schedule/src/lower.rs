@@ -5,10 +5,9 @@ use model::{Phase, Unit};
 use plan::{Again, Micro, PipelineSchedule, Place, Plan, RankId, Res, Stage, StepShape};
 
 pub fn lower(plan: &Plan, rank: RankId, shape: StepShape, policy: PipelineSchedule) -> Vec<Action> {
-    let stage = plan.mesh.stage(rank);
     let passes = match shape.phase {
-        Phase::Train => pipeline::order(policy, stage, plan.mesh.pipeline, shape.micros),
-        Phase::Eval | Phase::Prefill | Phase::Decode => pipeline::forward_only(stage, shape.micros),
+        Phase::Train => pipeline::order(policy, plan.mesh, rank, shape.micros),
+        Phase::Eval | Phase::Prefill | Phase::Decode => pipeline::forward_only(plan.mesh, rank, shape.micros),
     };
     let mut out = vec![Action::Begin];
     out.extend((0..shape.micros).map(|m| Action::Load { m: Micro(m) }));
@@ -16,17 +15,22 @@ pub fn lower(plan: &Plan, rank: RankId, shape: StepShape, policy: PipelineSchedu
         out.push(Action::ReduceCount);
     }
 
-    // A receive is posted one pass early, so that it arrives behind the compute.
+    // A receive is posted one pass early, so that it arrives behind the compute; not where it would arrive in what that pass
+    // works on, the gradient of the same micro-batch in another stage.
+    let clash =
+        |a: &StageAction, b: &StageAction| (a.pass, b.pass, a.micro) == (Pass::Backward, Pass::Backward, b.micro);
     out.extend(passes.first().and_then(|p| receive(plan, p)));
     for (i, pass) in passes.iter().enumerate() {
-        out.extend(passes.get(i + 1).and_then(|p| receive(plan, p)));
+        let (early, late): (Vec<_>, Vec<_>) = passes.get(i + 1).into_iter().partition(|next| !clash(pass, next));
+        out.extend(early.into_iter().filter_map(|p| receive(plan, p)));
         match pass.pass {
             Pass::Forward => forward(plan, pass, &mut out),
             Pass::Backward => backward(plan, pass, shape, &mut out),
         }
+        out.extend(late.into_iter().filter_map(|p| receive(plan, p)));
     }
     match shape.phase {
-        Phase::Train => optimize(plan, stage, &mut out),
+        Phase::Train => optimize(plan, rank, &mut out),
         Phase::Eval if plan.mesh.world() > 1 => out.push(Action::ReduceStats),
         Phase::Eval | Phase::Prefill | Phase::Decode => {}
     }
@@ -106,13 +110,13 @@ fn recompute(plan: &Plan, u: Unit, m: Micro) -> Vec<Action> {
     }
 }
 
-fn optimize(plan: &Plan, stage: Stage, out: &mut Vec<Action>) {
-    out.extend(plan.units(stage).map(|u| Action::SumSquares { u: Unit(u) }));
+fn optimize(plan: &Plan, rank: RankId, out: &mut Vec<Action>) {
+    out.extend(plan.computed(rank).into_iter().map(|u| Action::SumSquares { u }));
     if plan.mesh.world() > 1 {
         out.push(Action::ReduceStats);
     }
     out.push(Action::GradNorm);
-    for u in plan.held(stage) {
+    for u in plan.held(rank) {
         out.push(Action::Step { u });
         if plan.mesh.zero > 1 {
             out.push(Action::Gather { u });

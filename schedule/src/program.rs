@@ -1,5 +1,5 @@
 //! A program: the actions of one rank with their waits and their memory.
-use crate::{Action, Touch, Waits, lower, validate, waits};
+use crate::{Action, Touch, Waits, lower, pipeline, validate, waits};
 use plan::{Lane, Life, Memory, Persistent, PipelineSchedule, Plan, RankId, Res, StepShape};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,19 +15,27 @@ pub struct Program {
 impl Program {
     fn new(plan: &Plan, rank: RankId, shape: StepShape, actions: Vec<Action>, persistent: &Persistent) -> Program {
         let touches: Vec<Touch> = actions.iter().map(|a| a.touch(plan, shape)).collect();
-        let memory = Memory::new(plan, rank, shape, persistent, &lives(&actions, &touches));
+        let memory = Memory::new(plan, rank, shape, persistent, &lives(&actions, &touches, taken_late(plan, shape)));
         let waits = waits::derive(&actions, &touches, &memory);
         Program { rank, shape, actions, waits, memory }
     }
 }
 
 /// From the action that writes a resource anew to the last that touches it before it is written anew again.
-fn lives(actions: &[Action], touches: &[Touch]) -> Vec<Life> {
+fn lives(actions: &[Action], touches: &[Touch], taken_late: usize) -> Vec<Life> {
     let mut lives: BTreeMap<Res, Life> = BTreeMap::new();
     let mut over = vec![];
     for (i, touch) in touches.iter().enumerate() {
         // A transfer holds on a little longer, so that reuse of its bytes does not force an early wait.
-        let last = if actions[i].lane() == Lane::Compute { i } else { (i + 2).min(actions.len() - 1) };
+        let end = actions.len() - 1;
+        let last = match actions[i] {
+            action if action.lane() == Lane::Compute => i,
+            action @ Action::Send { .. } if taken_late > 0 => {
+                let mut after = (i + 1..end).filter(|&j| actions[j].lane() == action.lane());
+                after.nth(taken_late - 1).unwrap_or(end)
+            }
+            _ => (i + 2).min(end),
+        };
         for res in touch.reads.iter().filter(|r| !r.is_persistent()) {
             let life =
                 lives.get_mut(res).unwrap_or_else(|| panic!("{:?} reads {res:?} before it is written", actions[i]));
@@ -39,6 +47,12 @@ fn lives(actions: &[Action], touches: &[Touch]) -> Vec<Life> {
     }
     over.extend(lives.into_values());
     over
+}
+
+/// How many more a rank may send before what it sent is taken. In a ring a rank turns to what it was sent only in the next
+/// part of a round: if the sender then waited for memory, it might wait for itself.
+fn taken_late(plan: &Plan, shape: StepShape) -> usize {
+    if plan.mesh.chunks > 1 { pipeline::interleaved::round(plan.mesh.pipeline, shape.micros) } else { 0 }
 }
 
 /// All programs of one rank, on common persistent memory.

@@ -107,7 +107,8 @@ impl Action {
             (Action::Send { what, to }, Action::Recv { what: got, from })
             | (Action::Recv { what: got, from }, Action::Send { what, to }) => {
                 let (sender, receiver) = if matches!(self, Action::Send { .. }) { (rank, peer) } else { (peer, rank) };
-                what == got && plan.mesh.stage(receiver) == to && plan.mesh.stage(sender) == from
+                let apart = if matches!(what, Res::X(..)) { to.0 == from.0 + 1 } else { from.0 == to.0 + 1 };
+                what == got && apart && plan.mesh.has(receiver, to) && plan.mesh.has(sender, from)
             }
             (a, b) => a == b && !matches!(a, Action::Send { .. } | Action::Recv { .. }),
         }

@@ -2,13 +2,13 @@
 use backend::{DType, Heads};
 use expect_test::{Expect, expect};
 use model::{Decoder, Phase};
-use plan::{Mesh, PipelineSchedule, Plan, RankId, Recompute, Selective, Stage, StepShape};
+use plan::{Mesh, PipelineSchedule, Plan, RankId, Recompute, Selective, StepShape};
 use schedule::{Action, Program, RankPrograms, lower, passes, pipeline, text, validate::check_world};
 
 fn plan(data: usize, pipeline: usize, leaves: usize, tied: bool) -> Plan {
     let heads = Heads { n: 2, kv: 1, dim: 2 };
     let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, 4, heads, 6) };
-    let mesh = Mesh { data, pipeline, zero: data };
+    let mesh = Mesh { data, pipeline, chunks: 1, zero: data };
     Plan::new(model, mesh, DType::F32, 8, leaves)
 }
 
@@ -95,14 +95,14 @@ fn what_is_lowered_is_valid() {
 fn a_rank_of_each_stage_stands_for_the_others() {
     let (mut fine, mut refused) = (0, 0);
     for (p, s) in layouts().filter(|(p, _)| p.mesh.data > 1) {
-        for stage in (0..p.mesh.pipeline).map(Stage) {
-            let lowered = lower(&p, p.mesh.first(stage), s, PipelineSchedule::OneFOneB);
+        for place in 0..p.mesh.pipeline {
+            let lowered = lower(&p, p.mesh.first(place), s, PipelineSchedule::OneFOneB);
             for i in 0..lowered.len() {
                 let same_lane = |a: &Action| a.lane() == lowered[i].lane();
                 let Some(next) = lowered[i + 1..].iter().position(same_lane) else { continue };
                 let actions = |rank: RankId| {
                     let mut actions = lower(&p, rank, s, PipelineSchedule::OneFOneB);
-                    if p.mesh.stage(rank) == stage {
+                    if p.mesh.place(rank) == place {
                         actions.swap(i, i + 1 + next);
                     }
                     RankPrograms::from_actions(&p, rank, vec![(s, actions)]).map(|mut of| of.programs.remove(0))
@@ -228,13 +228,15 @@ fn orders_that_do_not_meet_are_refused() {
 
 #[test]
 fn pipeline_orders() {
-    let check = |policy, stages, micros, want: Expect| {
-        let line = |s| {
-            let passes = pipeline::order(policy, Stage(s), stages, micros);
+    let chunked = |policy, stages, chunks, micros, want: Expect| {
+        let mesh = Mesh { pipeline: stages, chunks, ..Mesh::SOLO };
+        let line = |rank| {
+            let passes = pipeline::order(policy, mesh, rank, micros);
             passes.iter().map(|a| a.to_string()).collect::<Vec<_>>().join(" ")
         };
-        want.assert_eq(&(0..stages).map(line).collect::<Vec<_>>().join("\n"));
+        want.assert_eq(&mesh.ranks().map(line).collect::<Vec<_>>().join("\n"));
     };
+    let check = |policy, stages, micros, want| chunked(policy, stages, 1, micros, want);
     check(
         PipelineSchedule::OneFOneB,
         3,
@@ -253,6 +255,16 @@ fn pipeline_orders() {
         1F0 1B0
         2F0 2B0"#]],
     );
+    // As PyTorch's ScheduleInterleaved1F1B.
+    chunked(
+        PipelineSchedule::Interleaved,
+        2,
+        2,
+        4,
+        expect![[r#"
+        0F0 0F1 2F0 2F1 0F2 2B0 0F3 2B1 2F2 0B0 2F3 0B1 2B2 2B3 0B2 0B3
+        1F0 1F1 3F0 3B0 3F1 3B1 1F2 1B0 1F3 1B1 3F2 3B2 3F3 3B3 1B2 1B3"#]],
+    );
     check(
         PipelineSchedule::GPipe,
         2,
@@ -261,6 +273,27 @@ fn pipeline_orders() {
         0F0 0F1 0F2 0B0 0B1 0B2
         1F0 1F1 1F2 1B0 1B1 1B2"#]],
     );
+}
+
+/// Any number of stages, chunks and micro-batches is proved, in training and in evaluation.
+#[test]
+fn interleaved_pipelines_are_valid() {
+    let heads = Heads { n: 2, kv: 1, dim: 2 };
+    for (stages, chunks) in
+        [(2, 2), (2, 3), (3, 2), (4, 2), (4, 3), (3, 4), (2, 5), (5, 2), (5, 3), (6, 2), (6, 3), (7, 2), (8, 2), (8, 4)]
+    {
+        for (micros, tied) in (1..=21).map(|m| (m, m % 2 == 0)) {
+            let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, stages * chunks + 1, heads, 6) };
+            let mesh = Mesh { data: 1, pipeline: stages, chunks, zero: 1 };
+            let p = Plan::new(model, mesh, DType::F32, 8, 0);
+            for phase in [Phase::Train, Phase::Eval] {
+                let s = StepShape { phase, ..shape(micros) };
+                let all = actions(&p, s, PipelineSchedule::Interleaved);
+                prove(&p, s, &all).unwrap_or_else(|e| panic!("{stages} x {chunks}, {micros}, {phase:?}: {e}"));
+                assert_eq!(text::parse(&text::print(&p, &all), &p).unwrap(), all, "printed and read back");
+            }
+        }
+    }
 }
 
 /// The program a newcomer sees first.

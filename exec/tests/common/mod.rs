@@ -18,6 +18,8 @@ pub const TYPES: usize = 2;
 pub struct Layout {
     pub data: usize,
     pub pipeline: usize,
+    pub chunks: usize,
+    pub layers: usize,
     /// Ranks of a sharding group.
     pub zero: usize,
     pub policy: PipelineSchedule,
@@ -36,6 +38,8 @@ pub struct Layout {
 pub const ONE: Layout = Layout {
     data: 1,
     pipeline: 1,
+    chunks: 1,
+    layers: 3,
     zero: 1,
     policy: PipelineSchedule::OneFOneB,
     leaves: 0,
@@ -50,9 +54,13 @@ pub const ONE: Layout = Layout {
 impl Layout {
     pub fn plan(&self) -> Plan {
         let heads = Heads { n: 4, kv: 2, dim: 6 };
-        let model =
-            Decoder { tied: self.tied, max_positions: T, init_std: 0.1, ..Decoder::llama(VOCAB, 20, 3, heads, 28) };
-        let mesh = Mesh { data: self.data, pipeline: self.pipeline, zero: self.zero };
+        let model = Decoder {
+            tied: self.tied,
+            max_positions: T,
+            init_std: 0.1,
+            ..Decoder::llama(VOCAB, 20, self.layers, heads, 28)
+        };
+        let mesh = Mesh { data: self.data, pipeline: self.pipeline, chunks: self.chunks, zero: self.zero };
         let mut plan = Plan::new(model, mesh, self.dtype, T, self.leaves);
         plan.recompute = self.recompute;
         plan.types = TYPES;

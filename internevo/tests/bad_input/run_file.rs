@@ -231,6 +231,19 @@ fn layouts() {
                 "--ranks 8 --set parallel.pipeline.size=8",
                 &["parallel.pipeline.size = 8 is more than model.num_hidden_layers = 4; try 4 or less"],
             ),
+            (
+                "--ranks 2 --set parallel.pipeline.size=2 --set parallel.pipeline.chunks=2",
+                &["parallel.pipeline.chunks = 2: only an interleaved schedule has chunks"],
+            ),
+            (
+                "--ranks 2 --set parallel.pipeline.size=2 --set parallel.pipeline.schedule=interleaved",
+                &["\"interleaved\" with size = 2, chunks = 1: both must be at least 2; try chunks = 2, or \"1f1b\""],
+            ),
+            (
+                "--ranks 2 --set parallel.pipeline.size=2 --set parallel.pipeline.schedule=interleaved \
+                    --set parallel.pipeline.chunks=3",
+                &["size = 2 x chunks = 3 stages are more than model.num_hidden_layers = 4; lower one of them"],
+            ),
             ("--set train.reproducible=3", &["train.reproducible = 3 is not a power of two; try 4"]),
             (
                 "--set train.reproducible=4 --set train.micro_batches=2",

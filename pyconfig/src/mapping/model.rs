@@ -149,7 +149,12 @@ fn same_arithmetic(m: &mut Section, r: &mut Report) {
     m.no_effect(r, why, &["embed_split_hidden", "parallel_output"]);
     let why = "no effect: there is no dropout to compute again";
     m.no_effect(r, why, &["dropout_selective_checkpoint"]);
-    m.only(r, "num_chunks", Value::Int(1), "interleaved pipelines are not built; stages hold consecutive layers");
+    m.only(
+        r,
+        "num_chunks",
+        Value::Int(1),
+        "interleaved pipelines are asked for by parallel.pipeline.chunks of a run file",
+    );
     m.only(r, "drop_rate", Value::Int(0), "there is no dropout");
     m.only(r, "attn_drop_rate", Value::Int(0), "there is no dropout");
     m.only(r, "residual_in_fp32", off.clone(), "the residual stream has the type of precision.params");

@@ -1,8 +1,9 @@
 //! Pipeline policies: in which order a stage does the passes of its micro-batches. A policy is one file.
 mod gpipe;
+pub(crate) mod interleaved;
 mod one_f_one_b;
 
-use plan::{Micro, PipelineSchedule, Stage};
+use plan::{Mesh, Micro, PipelineSchedule, RankId, Stage};
 use std::fmt;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,16 +30,22 @@ impl fmt::Display for StageAction {
     }
 }
 
-/// The passes of one stage.
-pub fn order(policy: PipelineSchedule, stage: Stage, stages: usize, micros: usize) -> Vec<StageAction> {
-    let passes = match policy {
-        PipelineSchedule::GPipe => gpipe::order(micros),
-        PipelineSchedule::OneFOneB => one_f_one_b::order(stage, stages, micros),
-    };
-    passes.into_iter().map(|(pass, micro)| StageAction { stage, pass, micro }).collect()
+/// The passes of one rank.
+pub fn order(policy: PipelineSchedule, mesh: Mesh, rank: RankId, micros: usize) -> Vec<StageAction> {
+    let place = mesh.place(rank);
+    let alone = |(pass, micro)| StageAction { stage: Stage(place), pass, micro };
+    match policy {
+        PipelineSchedule::GPipe => gpipe::order(micros).into_iter().map(alone).collect(),
+        PipelineSchedule::OneFOneB => {
+            one_f_one_b::order(Stage(place), mesh.pipeline, micros).into_iter().map(alone).collect()
+        }
+        PipelineSchedule::Interleaved => interleaved::order(place, mesh.pipeline, mesh.chunks, micros),
+    }
 }
 
 /// Evaluation and generation have no backward.
-pub fn forward_only(stage: Stage, micros: usize) -> Vec<StageAction> {
-    (0..micros).map(|m| StageAction { stage, pass: Pass::Forward, micro: Micro(m) }).collect()
+pub fn forward_only(mesh: Mesh, rank: RankId, micros: usize) -> Vec<StageAction> {
+    let pass = Pass::Forward;
+    let passes = |m| mesh.stages_of(rank).map(move |stage| StageAction { stage, pass, micro: Micro(m) });
+    (0..micros).flat_map(passes).collect()
 }

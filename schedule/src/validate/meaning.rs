@@ -16,11 +16,10 @@ type Part = (Unit, Micro);
 
 /// The first fault of a rank's actions, by name.
 pub fn check(plan: &Plan, rank: RankId, shape: StepShape, actions: &[Action]) -> Result<(), String> {
-    let stage = plan.mesh.stage(rank);
-    let units = plan.units(stage);
+    let units = plan.computed(rank);
     let (done, grads, dx) = (HashSet::new(), HashMap::new(), HashMap::new());
     let (returned, dead) = (HashSet::new(), HashSet::new());
-    let mut state = State { plan, shape, stage, units, done, grads, dx, returned, dead };
+    let mut state = State { plan, shape, rank, units, done, grads, dx, returned, dead };
     for (i, action) in actions.iter().enumerate() {
         let may_come_again = matches!(action, Action::Merge { .. } | Action::Poison { .. });
         let fault = if state.done.contains(action) && !may_come_again {
@@ -37,8 +36,9 @@ pub fn check(plan: &Plan, rank: RankId, shape: StepShape, actions: &[Action]) ->
 struct State<'a> {
     plan: &'a Plan,
     shape: StepShape,
-    stage: Stage,
-    units: Range<usize>,
+    rank: RankId,
+    /// What the rank computes.
+    units: Vec<Unit>,
     done: HashSet<Action>,
     grads: HashMap<(Unit, Place), Sum>,
     /// The unit whose output the gradient of the residual stream belongs to.
@@ -53,8 +53,12 @@ impl State<'_> {
     fn micros(&self) -> impl Iterator<Item = Micro> + use<> {
         (0..self.shape.micros).map(Micro)
     }
-    fn all_units(&self) -> impl DoubleEndedIterator<Item = Unit> + use<> {
-        self.units.clone().map(Unit)
+    fn has(&self, stage: usize) -> bool {
+        self.plan.mesh.has(self.rank, Stage(stage))
+    }
+    /// Is the unit before it in the same stage?
+    fn follows(&self, u: Unit) -> bool {
+        self.plan.units(self.plan.stage_of(u)).start < u.0
     }
     fn trains(&self) -> bool {
         self.shape.phase == Phase::Train
@@ -67,13 +71,14 @@ impl State<'_> {
         }
     }
     fn own(&self, u: Unit) -> Result<(), String> {
-        if self.units.contains(&u.0) {
+        if self.units.contains(&u) {
             return Ok(());
         }
-        Err(format!("{} belongs to another stage than {}", self.plan.model.kind(u).name(), self.stage.0))
+        let own: Vec<String> = self.plan.mesh.stages_of(self.rank).map(|stage| stage.0.to_string()).collect();
+        Err(format!("{} belongs to another stage than {}", self.plan.model.kind(u).name(), own.join(", ")))
     }
     fn holds(&self, u: Unit) -> Result<(), String> {
-        if self.plan.held(self.stage).any(|held| held == u) { Ok(()) } else { self.own(u) }
+        if self.plan.held(self.rank).contains(&u) { Ok(()) } else { self.own(u) }
     }
     fn known(&self, m: Micro) -> Result<(), String> {
         let n = self.shape.micros;
@@ -92,7 +97,7 @@ impl State<'_> {
         let shared = u != head && u == self.plan.model.head_matrix_unit();
         let from = [shared.then_some(head), Some(u)].into_iter().flatten();
         // Tied embeddings of a pipeline have one of them on the first stage, the other on the last.
-        from.filter(|from| self.units.contains(&from.0)).map(|from| (from, m)).collect()
+        from.filter(|from| self.units.contains(from)).map(|from| (from, m)).collect()
     }
 
     /// The promised sum of a unit's gradients: a balanced tree over leaves, each added up in increasing order.
@@ -191,10 +196,10 @@ impl State<'_> {
             return Ok(());
         }
         let before = Unit(u.0 - 1);
-        if u.0 > self.units.start {
+        if self.follows(u) {
             self.need(Action::Forward { u: before, m })
         } else {
-            self.need(Action::Recv { what: Res::X(before, m), from: Stage(self.stage.0 - 1) })
+            self.need(Action::Recv { what: Res::X(before, m), from: self.plan.stage_of(before) })
         }
     }
 
@@ -224,7 +229,7 @@ impl State<'_> {
     /// A layer's inner stream was not kept either.
     fn input_again(&self, u: Unit, m: Micro) -> Result<(), String> {
         let before = Unit(u.0 - 1);
-        if u.0 > self.units.start && self.plan.again(before) == Again::SavedAndOutput {
+        if self.follows(u) && self.plan.again(before) == Again::SavedAndOutput {
             // The layer's own: the output of the layer before is kept.
             self.need(Action::Recompute { u: before, m })?;
         }
@@ -340,30 +345,32 @@ impl State<'_> {
     }
 
     fn stats_complete(&self) -> Result<(), String> {
-        if self.plan.mesh.is_last(self.stage) {
-            let u = self.plan.model.head();
+        let u = self.plan.model.head();
+        if self.units.contains(&u) {
             self.micros().try_for_each(|m| match self.trains() {
                 true if self.returned.contains(&(u, m)) => Ok(()),
                 true => Err(format!("`backward head {}` is missing before it", m.0)),
                 false => self.need(Action::Forward { u, m }),
             })?;
         }
-        if self.trains() { self.all_units().try_for_each(|u| self.need(Action::SumSquares { u })) } else { Ok(()) }
+        if self.trains() { self.units.iter().try_for_each(|&u| self.need(Action::SumSquares { u })) } else { Ok(()) }
     }
 
     fn send(&self, what: Res, to: Stage) -> Result<(), String> {
         match what {
             Res::X(u, m) => {
-                if u.0 + 1 != self.units.end || to.0 != self.stage.0 + 1 {
-                    return Err(format!("stage {} hands only its last output to the next stage", self.stage.0));
+                self.own(u)?;
+                let stage = self.plan.stage_of(u);
+                if u.0 + 1 != self.plan.units(stage).end || to.0 != stage.0 + 1 {
+                    return Err(format!("stage {} hands only its last output to the next stage", stage.0));
                 }
                 self.need(Action::Forward { u, m })
             }
             Res::Dx(m) => {
-                if to.0 + 1 != self.stage.0 {
+                if !self.has(to.0 + 1) {
                     return Err("gradients go to the previous stage".into());
                 }
-                if self.dx.get(&m) == Some(&Unit(self.units.start - 1)) {
+                if self.dx.get(&m) == Some(&Unit(self.plan.units(to).end - 1)) {
                     return Ok(());
                 }
                 Err(format!("micro-batch {} has not come back through all units of the stage", m.0))
@@ -376,17 +383,19 @@ impl State<'_> {
         match what {
             Res::X(u, m) => {
                 self.known(m)?;
-                if self.stage.0 == 0 || u.0 + 1 != self.units.start || from.0 + 1 != self.stage.0 {
-                    return Err(format!("stage {} takes in only the output before its first unit", self.stage.0));
+                if !self.has(from.0 + 1) || u.0 + 1 != self.plan.units(from).end {
+                    let own: Vec<String> =
+                        self.plan.mesh.stages_of(self.rank).map(|stage| stage.0.to_string()).collect();
+                    return Err(format!("stage {} takes in only the output before its first unit", own.join(", ")));
                 }
                 Ok(())
             }
             Res::Dx(m) => {
                 self.known(m)?;
-                if from.0 != self.stage.0 + 1 || self.plan.mesh.is_last(self.stage) {
+                if from.0 == 0 || from.0 >= self.plan.mesh.stages() || !self.has(from.0 - 1) {
                     return Err("gradients come from the next stage".into());
                 }
-                self.dx.insert(m, Unit(self.units.end - 1));
+                self.dx.insert(m, Unit(self.plan.units(Stage(from.0 - 1)).end - 1));
                 Ok(())
             }
             _ => Err("only x and dx travel between stages".into()),
@@ -397,19 +406,22 @@ impl State<'_> {
     fn end(&self) -> Result<(), String> {
         let need = |a: Action| self.need(a).map_err(|_| format!("`{}` is missing", a.show(self.plan)));
         for m in self.micros() {
-            self.all_units().try_for_each(|u| need(Action::Forward { u, m }))?;
-            if !self.plan.mesh.is_last(self.stage) {
-                need(Action::Send { what: Res::X(Unit(self.units.end - 1), m), to: Stage(self.stage.0 + 1) })?;
-            }
-            if self.trains() && self.stage.0 > 0 {
-                need(Action::Send { what: Res::Dx(m), to: Stage(self.stage.0 - 1) })?;
+            self.units.iter().try_for_each(|&u| need(Action::Forward { u, m }))?;
+            for stage in self.plan.mesh.stages_of(self.rank) {
+                if !self.plan.mesh.is_last(stage) {
+                    let last = Unit(self.plan.units(stage).end - 1);
+                    need(Action::Send { what: Res::X(last, m), to: Stage(stage.0 + 1) })?;
+                }
+                if self.trains() && stage.0 > 0 {
+                    need(Action::Send { what: Res::Dx(m), to: Stage(stage.0 - 1) })?;
+                }
             }
         }
         if !self.trains() {
             let shared = self.shape.phase == Phase::Eval && self.plan.mesh.world() > 1;
             return if shared { need(Action::ReduceStats) } else { Ok(()) };
         }
-        for u in self.plan.held(self.stage) {
+        for u in self.plan.held(self.rank) {
             need(Action::Step { u })?;
             if self.plan.mesh.zero > 1 {
                 need(Action::Gather { u })?;
