@@ -33,16 +33,16 @@ pub fn check(plan: &Plan, rank: RankId, shape: StepShape, actions: &[Action]) ->
     state.end().map_err(|e| format!("rank {}, end of the program: {e}", rank.0))
 }
 
-struct State<'a> {
-    plan: &'a Plan,
+pub(super) struct State<'a> {
+    pub(super) plan: &'a Plan,
     shape: StepShape,
-    rank: RankId,
+    pub(super) rank: RankId,
     /// What the rank computes.
     units: Vec<Unit>,
     done: HashSet<Action>,
     grads: HashMap<(Unit, Place), Sum>,
     /// The unit whose output the gradient of the residual stream belongs to.
-    dx: HashMap<Micro, Unit>,
+    pub(super) dx: HashMap<Micro, Unit>,
     /// Which backwards have been.
     returned: HashSet<Part>,
     /// What was poisoned and not written anew.
@@ -53,7 +53,7 @@ impl State<'_> {
     fn micros(&self) -> impl Iterator<Item = Micro> + use<> {
         (0..self.shape.micros).map(Micro)
     }
-    fn has(&self, stage: usize) -> bool {
+    pub(super) fn has(&self, stage: usize) -> bool {
         self.plan.mesh.has(self.rank, Stage(stage))
     }
     /// Is the unit before it in the same stage?
@@ -63,14 +63,14 @@ impl State<'_> {
     fn trains(&self) -> bool {
         self.shape.phase == Phase::Train
     }
-    fn need(&self, action: Action) -> Result<(), String> {
+    pub(super) fn need(&self, action: Action) -> Result<(), String> {
         if self.done.contains(&action) {
             Ok(())
         } else {
             Err(format!("`{}` is missing before it", action.show(self.plan)))
         }
     }
-    fn own(&self, u: Unit) -> Result<(), String> {
+    pub(super) fn own(&self, u: Unit) -> Result<(), String> {
         if self.units.contains(&u) {
             return Ok(());
         }
@@ -80,7 +80,7 @@ impl State<'_> {
     fn holds(&self, u: Unit) -> Result<(), String> {
         if self.plan.held(self.rank).contains(&u) { Ok(()) } else { self.own(u) }
     }
-    fn known(&self, m: Micro) -> Result<(), String> {
+    pub(super) fn known(&self, m: Micro) -> Result<(), String> {
         let n = self.shape.micros;
         if m.0 < n { Ok(()) } else { Err(format!("there is no micro-batch {}: this rank has {n}", m.0)) }
     }
@@ -354,52 +354,6 @@ impl State<'_> {
             })?;
         }
         if self.trains() { self.units.iter().try_for_each(|&u| self.need(Action::SumSquares { u })) } else { Ok(()) }
-    }
-
-    fn send(&self, what: Res, to: Stage) -> Result<(), String> {
-        match what {
-            Res::X(u, m) => {
-                self.own(u)?;
-                let stage = self.plan.stage_of(u);
-                if u.0 + 1 != self.plan.units(stage).end || to.0 != stage.0 + 1 {
-                    return Err(format!("stage {} hands only its last output to the next stage", stage.0));
-                }
-                self.need(Action::Forward { u, m })
-            }
-            Res::Dx(m) => {
-                if !self.has(to.0 + 1) {
-                    return Err("gradients go to the previous stage".into());
-                }
-                if self.dx.get(&m) == Some(&Unit(self.plan.units(to).end - 1)) {
-                    return Ok(());
-                }
-                Err(format!("micro-batch {} has not come back through all units of the stage", m.0))
-            }
-            _ => Err("only x and dx travel between stages".into()),
-        }
-    }
-
-    fn recv(&mut self, what: Res, from: Stage) -> Result<(), String> {
-        match what {
-            Res::X(u, m) => {
-                self.known(m)?;
-                if !self.has(from.0 + 1) || u.0 + 1 != self.plan.units(from).end {
-                    let own: Vec<String> =
-                        self.plan.mesh.stages_of(self.rank).map(|stage| stage.0.to_string()).collect();
-                    return Err(format!("stage {} takes in only the output before its first unit", own.join(", ")));
-                }
-                Ok(())
-            }
-            Res::Dx(m) => {
-                self.known(m)?;
-                if from.0 == 0 || from.0 >= self.plan.mesh.stages() || !self.has(from.0 - 1) {
-                    return Err("gradients come from the next stage".into());
-                }
-                self.dx.insert(m, Unit(self.plan.units(Stage(from.0 - 1)).end - 1));
-                Ok(())
-            }
-            _ => Err("only x and dx travel between stages".into()),
-        }
     }
 
     /// Nothing that a step has to do was left out.

@@ -5,6 +5,7 @@
 //! made without it. [`world`](check_world) runs all ranks without data on a virtual clock: same operations in the same
 //! order on every lane, and no deadlock. Both are written against what a step *is*, not against what `lower` emits.
 mod meaning;
+mod travel;
 mod world;
 
 pub use meaning::check as check_rank;
