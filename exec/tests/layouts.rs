@@ -166,6 +166,13 @@ fn evaluation_equals_one_rank() {
     for (data, pipeline, lanes) in [(2, 1, Lanes::Direct), (1, 3, QUEUED), (2, 2, QUEUED), (8, 1, QUEUED)] {
         assert_eq!(evaluate(Layout { data, pipeline, lanes, ..ONE }), one);
     }
+    let ring =
+        Layout { layers: 5, pipeline: 2, chunks: 2, policy: plan::PipelineSchedule::Interleaved, lanes: QUEUED, ..ONE };
+    for tied in [false, true] {
+        let one = evaluate(Layout { layers: 5, tied, ..ONE });
+        assert_eq!(evaluate(Layout { tied, ..ring }), one);
+        assert_eq!(evaluate(Layout { tied, data: 2, zero: 2, ..ring }), one);
+    }
 }
 
 #[test]

@@ -8,7 +8,18 @@ use schedule::{RankPrograms, passes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-const LAYOUTS: [Layout; 9] = [
+const LAYOUTS: [Layout; 12] = [
+    Layout {
+        layers: 5,
+        pipeline: 2,
+        chunks: 2,
+        policy: PipelineSchedule::Interleaved,
+        tied: true,
+        lanes: Lanes::Queued { seed: 6 },
+        ..ONE
+    },
+    Layout { data: 4, zero: 2, lanes: Lanes::Queued { seed: 7 }, ..ONE },
+    Layout { data: 2, pipeline: 2, tied: true, recompute: Recompute::Layers(1.0), ..ONE },
     ONE,
     Layout { leaves: 8, tied: true, ..ONE },
     Layout { pipeline: 3, lanes: Lanes::Queued { seed: 1 }, ..ONE },

@@ -131,7 +131,13 @@ impl ParallelConfig {
             problems.push(format!("parallel.zero.stage = {}: not supported yet; use 0 or 1", self.zero.stage));
         }
         let zero = match (self.zero.stage, self.zero.size) {
-            (0, _) => 1,
+            (0, -1 | 1) => 1,
+            (0, size) => {
+                problems.push(format!(
+                    "parallel.zero.size = {size} with parallel.zero.stage = 0, which shards nothing; use stage = 1, or size = -1"
+                ));
+                1
+            }
             (_, -1) => data.max(1),
             (_, size) => match usize::try_from(size).ok().filter(|&size| size > 0 && data.is_multiple_of(size)) {
                 Some(size) => size,

@@ -73,7 +73,9 @@ impl Lane {
             Lane::RecvDown => Lane::SendDown,
             Lane::SendUp => Lane::RecvUp,
             Lane::RecvUp => Lane::SendUp,
-            same => same,
+            Lane::Compute | Lane::Gather | Lane::Reduce | Lane::Replicas | Lane::Data | Lane::Tied | Lane::World => {
+                self
+            }
         }
     }
 }
@@ -100,6 +102,7 @@ impl Mesh {
     pub fn ranks(&self) -> impl Iterator<Item = RankId> + use<> {
         (0..self.world()).map(RankId)
     }
+    /// Of the whole pipeline.
     pub fn stages(&self) -> usize {
         self.pipeline * self.chunks
     }
@@ -107,9 +110,11 @@ impl Mesh {
     pub fn place(&self, rank: RankId) -> usize {
         rank.0 / self.data
     }
+    /// The stages of a rank, in the order of the layers.
     pub fn stages_of(&self, rank: RankId) -> impl Iterator<Item = Stage> + Clone + use<> {
         (self.place(rank)..self.stages()).step_by(self.pipeline).map(Stage)
     }
+    /// Is this one of the rank's stages?
     pub fn has(&self, rank: RankId, stage: Stage) -> bool {
         stage.0 % self.pipeline == self.place(rank) && stage.0 < self.stages()
     }

@@ -254,6 +254,12 @@ fn layouts() {
                 &["train.reproducible = 2 is not a multiple of the data-parallel size 4; try 4"],
             ),
             (
+                "--ranks 4 --set parallel.zero.size=2 --set parallel.zero.stage=0",
+                &[
+                    "parallel.zero.size = 2 with parallel.zero.stage = 0, which shards nothing; use stage = 1, or size = -1",
+                ],
+            ),
+            (
                 "--ranks 4 --set parallel.zero.size=3",
                 &[
                     "parallel.zero.size = 3 does not divide the 4 data-parallel ranks; try one of 1, 2, 4, or -1 for all",
