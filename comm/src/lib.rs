@@ -10,31 +10,19 @@
 //! on the engine nor on timing. Groups and lanes are not made here: `plan` knows who is a member, `exec` which lane.
 //!
 //! Read on in [`threads`](mod@threads), then `tests/suite/engines.rs`, which says what every engine must do.
+mod call;
 mod meta;
 mod queued;
 mod threads;
 mod tree;
 
+pub use call::{Call, Coll};
 pub use meta::Meta;
 pub use queued::Queued;
 pub use threads::threads;
 
-use backend::{Access, DType, Loan, Mark};
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
-
-/// An operation of a group. A *whole* buffer holds one equal *part* for each member, in group order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Coll {
-    /// `dst` is summed in place, on all members.
-    AllReduce,
-    /// `src` whole -> `dst` own part. With `dst` only, in place: part `rank` of the whole `dst` is the result, the
-    /// other parts are left as they were.
-    ReduceScatter,
-    /// `src` own part -> `dst` whole. With `dst` only, in place: part `rank` of the whole `dst` is what is sent.
-    AllGather,
-    /// Member `from` gives `src`, member `to` gives `dst`; nobody else takes part.
-    SendRecv { from: usize, to: usize },
-}
+use backend::{Loan, Mark};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// One rank's end of a group on one lane.
 ///
@@ -71,58 +59,6 @@ pub enum CommError {
     Left { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize> },
     #[error("{comm}, operation {seq}, {call}: ranks {ranks:?} did not come within {timeout:?}")]
     Missing { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize>, timeout: Duration },
-}
-
-/// The signature of an operation: what its members must agree on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Call {
-    pub op: Coll,
-    pub dtype: DType,
-    /// Elements of the whole buffer.
-    pub len: usize,
-}
-
-impl Call {
-    /// Checks one rank's side. What it refuses is our own mistake; what it cannot see, another rank's side, is an error.
-    pub fn new([rank, size]: [usize; 2], after: Mark, op: Coll, src: &Option<Loan>, dst: &Option<Loan>) -> Call {
-        for loan in [src, dst].into_iter().flatten() {
-            assert!(after >= loan.ready(), "{op:?} after {after:?} of memory that is ready at {:?}", loan.ready());
-        }
-        if let Some(dst) = dst {
-            assert_eq!(dst.access(), Access::Write, "{op:?} writes {:?}", dst.view());
-        }
-        let [from, to] = [src, dst].map(|loan| loan.as_ref().map(|loan| loan.span().len()));
-        let len = match (op, from, to) {
-            (Coll::AllReduce, None, Some(whole)) => whole,
-            (Coll::ReduceScatter, Some(whole), Some(part)) if part * size == whole => whole,
-            (Coll::AllGather, Some(part), Some(whole)) if part * size == whole => whole,
-            (Coll::ReduceScatter | Coll::AllGather, None, Some(whole)) if whole.is_multiple_of(size) => whole,
-            (Coll::SendRecv { from, to }, Some(len), None) if from == rank && to != rank && to < size => len,
-            (Coll::SendRecv { from, to }, None, Some(len)) if to == rank && from != rank && from < size => len,
-            (op, from, to) => panic!("{op:?} of rank {rank} of {size} with src {from:?}, dst {to:?} elements"),
-        };
-        let dtypes = [src, dst].map(|loan| loan.as_ref().map(|loan| loan.span().dtype()));
-        let dtype = match dtypes {
-            [Some(src), Some(dst)] => {
-                assert_eq!(src, dst, "{op:?} between dtypes");
-                dst
-            }
-            [one, other] => one.or(other).expect("one of the two has a length"),
-        };
-        let sums = matches!(op, Coll::AllReduce | Coll::ReduceScatter);
-        assert!(!sums || matches!(dtype, DType::F32 | DType::F64), "{op:?}: sums are of F32 or F64, not of {dtype:?}");
-        Call { op, dtype, len }
-    }
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Call { op, dtype, len } = self;
-        match op {
-            Coll::AllReduce | Coll::ReduceScatter | Coll::AllGather => write!(f, "{op:?} of {len} {dtype:?}"),
-            Coll::SendRecv { from, to } => write!(f, "SendRecv from {from} to {to} of {len} {dtype:?}"),
-        }
-    }
 }
 
 /// For engines: what one keeps of each operation under way, by ticket.

@@ -46,6 +46,24 @@ fn collectives<E: Number>(engine: Engine, n: usize, part: usize) {
         rank.go(0, AllGather, None, Some(a)).unwrap();
         assert!(got(rank, a) == sum, "all-gather in place, {case}");
 
+        upload(&mut *rank.dev, &x, a);
+        rank.go(0, AllToAll, Some(a), Some(b)).unwrap();
+        let own = |from: usize| bits(&input::<E>(from, whole)[mine.clone()]);
+        assert!(got(rank, b) == (0..n).flat_map(own).collect::<Vec<_>>(), "all-to-all, {case}");
+        assert!(got(rank, a) == before, "all-to-all changes its source, {case}");
+
+        for root in 0..n {
+            let want = bits(&input::<E>(root, whole));
+            upload(&mut *rank.dev, &x, a);
+            rank.go(0, Broadcast { root }, None, Some(a)).unwrap();
+            assert!(got(rank, a) == want, "broadcast from {root} in place, {case}");
+            upload(&mut *rank.dev, &x, a);
+            let [src, dst] = if me == root { [Some(a), None] } else { [None, Some(b)] };
+            rank.go(0, Broadcast { root }, src, dst).unwrap();
+            assert!(got(rank, dst.unwrap_or(a)) == want, "broadcast from {root}, {case}");
+        }
+        rank.go(0, Barrier, None, None).unwrap();
+
         upload(&mut *rank.dev, &x[..part], p);
         for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))) {
             let op = SendRecv { from, to };
@@ -57,8 +75,12 @@ fn collectives<E: Number>(engine: Engine, n: usize, part: usize) {
                     let want = &gathered[from * part..(from + 1) * part];
                     assert!(got(rank, at) == *want, "{op:?}, {case}");
                 }
-                // Not part of it, or a rank that would send to itself.
-                (false, false) | (true, true) => {}
+                (true, true) => {
+                    let at = b.sub(from * part, part);
+                    rank.go(0, op, Some(p), Some(at)).unwrap();
+                    assert!(got(rank, at) == got(rank, p), "{op:?}, {case}");
+                }
+                (false, false) => {}
             }
         }
         rank.comms[0].finish().unwrap();
@@ -76,6 +98,14 @@ fn collectives_f32() {
 #[test]
 fn collectives_f64() {
     within(LIMIT, || each(collectives::<f64>));
+}
+#[test]
+fn collectives_bf16() {
+    within(LIMIT, || each(collectives::<half::bf16>));
+}
+#[test]
+fn collectives_f16() {
+    within(LIMIT, || each(collectives::<half::f16>));
 }
 fn each(check: fn(Engine, usize, usize)) {
     for engine in ENGINES {

@@ -77,6 +77,23 @@ fn mismatched_operation() {
     });
 }
 #[test]
+fn mismatched_root() {
+    check(3, &["operation 1", "rank 2 called Broadcast from 2 of 6 F32", "called Broadcast from 3 of 6"], |rank| {
+        let root = if rank.id == 2 { 1 } else { 2 };
+        call(rank, Broadcast { root }, f32s(6))
+    });
+}
+#[test]
+fn a_barrier_that_one_does_not_reach() {
+    check(2, &["operation 1, Barrier: ranks [2] left before it"], |rank| match rank.id {
+        2 => Outcome::Away,
+        _ => match rank.go(0, Barrier, None, None).and_then(|()| rank.comms[0].finish()) {
+            Ok(()) => Outcome::Good,
+            Err(error) => Outcome::Error(error.to_string()),
+        },
+    });
+}
+#[test]
 fn mismatched_length() {
     check(3, &["operation 1", "rank 3 called AllReduce of 7 F32", "called AllReduce of 6 F32"], |rank| {
         call(rank, AllReduce, f32s(if rank.id == 3 { 7 } else { 6 }))
@@ -179,7 +196,7 @@ fn a_written_view_is_lent_for_writing() {
     start(arena(), AllReduce, None, Some((f32s(3), Access::Read)));
 }
 #[test]
-#[should_panic(expected = "sums are of F32 or F64")]
+#[should_panic(expected = "sums are of floats")]
 fn integers_are_not_summed() {
     start(arena(), AllReduce, None, Some((view(DType::U32, 0, 3), Access::Write)));
 }
