@@ -15,11 +15,13 @@ mod meta;
 mod queued;
 mod threads;
 mod tree;
+mod uneven;
 
 pub use call::{Call, Coll};
 pub use meta::Meta;
 pub use queued::Queued;
-pub use threads::threads;
+pub use threads::{Threads, threads};
+pub use uneven::all_to_all_uneven;
 
 use backend::{Loan, Mark};
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -37,12 +39,43 @@ pub trait Communicator: Send {
     fn start(&mut self, after: Mark, op: Coll, src: Option<Loan>, dst: Option<Loan>) -> Result<Ticket, CommError>;
     /// Gives `src` and `dst` back; the memory is usable by later operations of the compute queue.
     fn wait(&mut self, ticket: Ticket) -> Result<[Option<Loan>; 2], CommError>;
+    /// Several operations at once, that depend on each other only as a whole: on an engine whose operations pass one
+    /// after another, two members that both send first and receive second would wait for each other for ever.
+    fn batch(&mut self, after: Mark, transfers: Vec<Transfer>) -> Result<Vec<Ticket>, CommError> {
+        transfers.into_iter().map(|Transfer { op, src, dst }| self.start(after, op, src, dst)).collect()
+    }
     /// Surfaces errors of operations under way; called between actions.
     fn poll(&mut self) -> Result<(), CommError> {
         Ok(())
     }
     /// Until everything started has really ended, seen from the host. Tickets stay valid.
     fn finish(&mut self) -> Result<(), CommError>;
+    /// Breaks the group with a reason, from any thread, whatever this end is doing.
+    fn aborter(&self) -> Aborter;
+    /// Nothing is started any more, and every member gets an error that names this rank and the reason.
+    fn abort(&mut self, reason: &str) {
+        self.aborter()(reason)
+    }
+}
+
+/// See [`Communicator::aborter`].
+pub type Aborter = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// One operation of a batch, as `start` takes it.
+pub struct Transfer {
+    pub op: Coll,
+    pub src: Option<Loan>,
+    pub dst: Option<Loan>,
+}
+
+/// How a rank comes to its ends of groups.
+pub trait Engine: Send {
+    /// The global rank.
+    fn rank(&self) -> usize;
+    /// This rank's end of the group `members`, which are global ranks in group order; `name` tells group and lane, and
+    /// is for messages. Members join the groups that they have in common in the same order. Nobody waits here: a member
+    /// that never joins is missed by the first operation.
+    fn join(&self, name: &str, members: &[usize]) -> Result<Box<dyn Communicator>, CommError>;
 }
 
 /// An operation under way, by its number in the communicator that started it.
@@ -59,6 +92,8 @@ pub enum CommError {
     Left { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize> },
     #[error("{comm}, operation {seq}, {call}: ranks {ranks:?} did not come within {timeout:?}")]
     Missing { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize>, timeout: Duration },
+    #[error("{comm}: rank {rank} gave up: {reason}")]
+    Aborted { comm: Arc<str>, rank: usize, reason: Arc<str> },
 }
 
 /// For engines: what one keeps of each operation under way, by ticket.

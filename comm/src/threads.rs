@@ -8,8 +8,11 @@
 //!
 //! Compute has happened when `start` is called, as on [`backend::Cpu`]; for a device with a queue see [`crate::Queued`].
 mod job;
+mod world;
 
-use crate::{Call, Coll, CommError, Communicator, Open, Ticket};
+pub use world::Threads;
+
+use crate::{Aborter, Call, Coll, CommError, Communicator, Open, Ticket};
 use backend::{Loan, Mark};
 use job::{Job, Post};
 use std::collections::HashMap;
@@ -19,26 +22,30 @@ use std::time::Duration;
 /// The members' ends of one communicator. `name` tells group and lane, `members` the global ranks in group order: both
 /// are for messages. A member that is `timeout` late for an operation that another one waits for is an error.
 pub fn threads(name: &str, members: &[usize], timeout: Duration) -> Vec<Box<dyn Communicator>> {
-    let state = State { slots: HashMap::new(), left: vec![false; members.len()], broken: None };
-    let board = Arc::new(Board {
-        name: name.into(),
-        members: members.to_vec(),
-        timeout,
-        state: Mutex::new(state),
-        changed: Condvar::new(),
-    });
-    let end = |rank| Threads { rank, board: board.clone(), started: HashMap::new(), open: Open::default() };
-    (0..members.len()).map(|rank| Box::new(end(rank)) as Box<dyn Communicator>).collect()
+    let board = Board::new(name, members, timeout);
+    (0..members.len()).map(|member| Box::new(End::new(member, board.clone())) as Box<dyn Communicator>).collect()
 }
 
-struct Threads {
+/// Where a rank stands in a group.
+pub(crate) fn place(rank: usize, members: &[usize]) -> usize {
+    let place = members.iter().position(|member| *member == rank);
+    place.unwrap_or_else(|| panic!("rank {rank} is not one of {members:?}"))
+}
+
+struct End {
     rank: usize,
     board: Arc<Board>,
     started: HashMap<Channel, u64>,
     open: Open<(Key, [Option<Loan>; 2])>,
 }
 
-impl Communicator for Threads {
+impl End {
+    fn new(rank: usize, board: Arc<Board>) -> End {
+        End { rank, board, started: HashMap::new(), open: Open::default() }
+    }
+}
+
+impl Communicator for End {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -73,15 +80,16 @@ impl Communicator for Threads {
         self.open.values().try_for_each(|(key, _)| self.board.complete(*key))?;
         self.poll()
     }
+
+    fn aborter(&self) -> Aborter {
+        let (rank, board) = (self.rank, self.board.clone());
+        Arc::new(move |reason| board.abort(rank, reason))
+    }
 }
 
-impl Drop for Threads {
+impl Drop for End {
     fn drop(&mut self) {
-        // A poisoned board is loud by itself.
-        if let Ok(mut state) = self.board.state.lock() {
-            state.left[self.rank] = true;
-        }
-        self.board.changed.notify_all();
+        self.board.leave(self.rank);
     }
 }
 
@@ -129,6 +137,29 @@ impl Slot {
 }
 
 impl Board {
+    fn new(name: &str, members: &[usize], timeout: Duration) -> Arc<Board> {
+        let state = State { slots: HashMap::new(), left: vec![false; members.len()], broken: None };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Arc::new(Board { name: name.into(), members: members.to_vec(), timeout, state, changed })
+    }
+
+    fn leave(&self, member: usize) {
+        // A poisoned board is loud by itself.
+        if let Ok(mut state) = self.state.lock() {
+            state.left[member] = true;
+        }
+        self.changed.notify_all();
+    }
+
+    fn abort(&self, member: usize, reason: &str) {
+        let mut state = self.state();
+        // The first error stays.
+        if state.broken.is_none() {
+            let rank = self.members[member];
+            self.fail(&mut state, CommError::Aborted { comm: self.name.clone(), rank, reason: reason.into() });
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

@@ -182,3 +182,57 @@ fn many_in_flight() {
         }
     });
 }
+
+/// Both members send before they receive, on one communicator. Behind a lane that is in order only a batch ends.
+#[test]
+fn a_batch_crosses() {
+    const LEN: usize = 5000;
+    within(LIMIT, || {
+        for engine in ENGINES {
+            all(engine, 2, 2 * 4 * LEN, |rank| {
+                let (me, other) = (rank.id, 1 - rank.id);
+                let [a, b] = view(DType::F32, 0, 2 * LEN).split([LEN; 2]);
+                upload(&mut *rank.dev, &input::<f32>(me, LEN), a);
+                let (send, receive) = (SendRecv { from: me, to: other }, SendRecv { from: other, to: me });
+                let ops = [(send, Some(a), None), (receive, None, Some(b))];
+                // An engine whose operations are under way when `start` returns needs no batch.
+                let alone: Vec<_> = match engine {
+                    Engine::Threads => ops.map(|(op, src, dst)| rank.start(0, op, src, dst).unwrap()).into(),
+                    Engine::Queued { .. } => vec![],
+                };
+                alone.into_iter().for_each(|ticket| rank.wait(0, ticket).unwrap());
+                let tickets = rank.batch(0, &ops).unwrap();
+                tickets.into_iter().for_each(|ticket| rank.wait(0, ticket).unwrap());
+                assert!(bits(&download::<f32>(&mut *rank.dev, b)) == bits(&input::<f32>(other, LEN)));
+            });
+        }
+    });
+}
+
+/// Rank `i` sends `(7 i + 3 j) % 5 * 100` elements to rank `j`: some send nothing, and nobody sends what it gets.
+#[test]
+fn uneven_all_to_all() {
+    const N: usize = 4;
+    const ROOM: usize = 4 * 400;
+    let count = |from: usize, to: usize| (7 * from + 3 * to) % 5 * 100;
+    within(LIMIT, move || {
+        for engine in ENGINES {
+            all(engine, N, 2 * 4 * ROOM, |rank| {
+                let me = rank.id;
+                let [a, b] = view(DType::F32, 0, 2 * ROOM).split([ROOM; 2]);
+                let cut = |whole: View, count: &dyn Fn(usize) -> usize| {
+                    let starts = (0..N).map(|i| (0..i).map(count).sum());
+                    starts.enumerate().map(|(i, at)| whole.sub(at, count(i))).collect::<Vec<_>>()
+                };
+                upload(&mut *rank.dev, &input::<f32>(me, ROOM), a);
+                let receives = cut(b, &|from| count(from, me));
+                rank.all_to_all_uneven(0, &cut(a, &|to| count(me, to)), &receives).unwrap();
+                for (from, receive) in receives.into_iter().enumerate() {
+                    let before: usize = (0..me).map(|to| count(from, to)).sum();
+                    let want = &input::<f32>(from, ROOM)[before..][..count(from, me)];
+                    assert!(bits(&download::<f32>(&mut *rank.dev, receive)) == bits(want), "{from} to {me}");
+                }
+            });
+        }
+    });
+}

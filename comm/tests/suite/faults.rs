@@ -107,6 +107,33 @@ fn mismatched_dtype() {
     });
 }
 #[test]
+fn uneven_counts_that_disagree() {
+    let want: &[&str] =
+        &["called SendRecv from 2 to 3 of 5 F32", "called SendRecv from 2 to 3 of 4 F32", "operation 0"];
+    check(3, want, |rank| {
+        let views: [View; 6] = f32s(30).split([5; 6]);
+        let receives = [3, 4, 5].map(|i| if (rank.id, i) == (3, 4) { views[i].sub(0, 4) } else { views[i] });
+        match rank.all_to_all_uneven(0, &views[..3], &receives).and_then(|()| rank.comms[0].finish()) {
+            // Who has nothing to do with the pair may have ended well; it is told at its next call.
+            Ok(()) => {
+                thread::sleep(LATE);
+                call(rank, AllReduce, view(DType::F32, 512, 3))
+            }
+            Err(error) => Outcome::Error(error.to_string()),
+        }
+    });
+}
+#[test]
+fn a_rank_that_gives_up_says_why() {
+    check(3, &["rank 2 gave up: its disk is full"], |rank| {
+        if rank.id == 2 {
+            rank.comms[0].abort("its disk is full");
+            rank.comms[0].abort("and more, which nobody needs");
+        }
+        call(rank, AllReduce, f32s(6))
+    });
+}
+#[test]
 fn a_late_rank_is_told_too() {
     check(3, &["operation 1, AllReduce of 6 F32: ranks [2] did not come within 200ms"], |rank| {
         if rank.id == 2 {
