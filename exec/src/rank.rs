@@ -135,6 +135,11 @@ impl Rank {
         self.comms.all().try_for_each(|c| c.poll())
     }
 
+    /// Breaks all groups of this rank: their members get an error that names it and the reason, instead of waiting.
+    pub fn abort(&mut self, reason: &str) {
+        self.comms.all().for_each(|c| c.abort(reason));
+    }
+
     /// Until nothing is under way.
     pub fn finish(&mut self) -> Result<(), CommError> {
         (0..self.tickets.len()).try_for_each(|i| self.settle(i))?;

@@ -32,7 +32,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("backend/src/arena.rs", "views into one allocation, borrowed by several threads; its ledger checks each borrow"),
     ("backend/src/queued.rs", "a queue keeps pointers to what the caller has lent until it waits"),
     ("backend/src/cpu/", "workers that take disjoint parts, vector instructions, and products by the gemm crate"),
-    ("comm/src/threads.rs", "ranks read each other's loans between two barriers"),
+    ("comm/src/threads/job.rs", "ranks read each other's loans between two barriers"),
     ("exec/tests/allocations.rs", "an allocator that counts"),
     ("data/src/ids.rs", "maps a file of token ids"),
 ];

@@ -46,6 +46,24 @@ fn collectives<E: Number>(engine: Engine, n: usize, part: usize) {
         rank.go(0, AllGather, None, Some(a)).unwrap();
         assert!(got(rank, a) == sum, "all-gather in place, {case}");
 
+        upload(&mut *rank.dev, &x, a);
+        rank.go(0, AllToAll, Some(a), Some(b)).unwrap();
+        let own = |from: usize| bits(&input::<E>(from, whole)[mine.clone()]);
+        assert!(got(rank, b) == (0..n).flat_map(own).collect::<Vec<_>>(), "all-to-all, {case}");
+        assert!(got(rank, a) == before, "all-to-all changes its source, {case}");
+
+        for root in 0..n {
+            let want = bits(&input::<E>(root, whole));
+            upload(&mut *rank.dev, &x, a);
+            rank.go(0, Broadcast { root }, None, Some(a)).unwrap();
+            assert!(got(rank, a) == want, "broadcast from {root} in place, {case}");
+            upload(&mut *rank.dev, &x, a);
+            let [src, dst] = if me == root { [Some(a), None] } else { [None, Some(b)] };
+            rank.go(0, Broadcast { root }, src, dst).unwrap();
+            assert!(got(rank, dst.unwrap_or(a)) == want, "broadcast from {root}, {case}");
+        }
+        rank.go(0, Barrier, None, None).unwrap();
+
         upload(&mut *rank.dev, &x[..part], p);
         for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))) {
             let op = SendRecv { from, to };
@@ -57,8 +75,12 @@ fn collectives<E: Number>(engine: Engine, n: usize, part: usize) {
                     let want = &gathered[from * part..(from + 1) * part];
                     assert!(got(rank, at) == *want, "{op:?}, {case}");
                 }
-                // Not part of it, or a rank that would send to itself.
-                (false, false) | (true, true) => {}
+                (true, true) => {
+                    let at = b.sub(from * part, part);
+                    rank.go(0, op, Some(p), Some(at)).unwrap();
+                    assert!(got(rank, at) == got(rank, p), "{op:?}, {case}");
+                }
+                (false, false) => {}
             }
         }
         rank.comms[0].finish().unwrap();
@@ -76,6 +98,14 @@ fn collectives_f32() {
 #[test]
 fn collectives_f64() {
     within(LIMIT, || each(collectives::<f64>));
+}
+#[test]
+fn collectives_bf16() {
+    within(LIMIT, || each(collectives::<half::bf16>));
+}
+#[test]
+fn collectives_f16() {
+    within(LIMIT, || each(collectives::<half::f16>));
 }
 fn each(check: fn(Engine, usize, usize)) {
     for engine in ENGINES {
@@ -149,6 +179,60 @@ fn many_in_flight() {
             });
             let sum = bits(&summed::<f32>(N, LEN));
             results.into_iter().flat_map(|r| r.unwrap()).for_each(|got| assert!(got == sum, "{engine:?}"));
+        }
+    });
+}
+
+/// Both members send before they receive, on one communicator. Behind a lane that is in order only a batch ends.
+#[test]
+fn a_batch_crosses() {
+    const LEN: usize = 5000;
+    within(LIMIT, || {
+        for engine in ENGINES {
+            all(engine, 2, 2 * 4 * LEN, |rank| {
+                let (me, other) = (rank.id, 1 - rank.id);
+                let [a, b] = view(DType::F32, 0, 2 * LEN).split([LEN; 2]);
+                upload(&mut *rank.dev, &input::<f32>(me, LEN), a);
+                let (send, receive) = (SendRecv { from: me, to: other }, SendRecv { from: other, to: me });
+                let ops = [(send, Some(a), None), (receive, None, Some(b))];
+                // An engine whose operations are under way when `start` returns needs no batch.
+                let alone: Vec<_> = match engine {
+                    Engine::Threads => ops.map(|(op, src, dst)| rank.start(0, op, src, dst).unwrap()).into(),
+                    Engine::Queued { .. } => vec![],
+                };
+                alone.into_iter().for_each(|ticket| rank.wait(0, ticket).unwrap());
+                let tickets = rank.batch(0, &ops).unwrap();
+                tickets.into_iter().for_each(|ticket| rank.wait(0, ticket).unwrap());
+                assert!(bits(&download::<f32>(&mut *rank.dev, b)) == bits(&input::<f32>(other, LEN)));
+            });
+        }
+    });
+}
+
+/// Rank `i` sends `(7 i + 3 j) % 5 * 100` elements to rank `j`: some send nothing, and nobody sends what it gets.
+#[test]
+fn uneven_all_to_all() {
+    const N: usize = 4;
+    const ROOM: usize = 4 * 400;
+    let count = |from: usize, to: usize| (7 * from + 3 * to) % 5 * 100;
+    within(LIMIT, move || {
+        for engine in ENGINES {
+            all(engine, N, 2 * 4 * ROOM, |rank| {
+                let me = rank.id;
+                let [a, b] = view(DType::F32, 0, 2 * ROOM).split([ROOM; 2]);
+                let cut = |whole: View, count: &dyn Fn(usize) -> usize| {
+                    let starts = (0..N).map(|i| (0..i).map(count).sum());
+                    starts.enumerate().map(|(i, at)| whole.sub(at, count(i))).collect::<Vec<_>>()
+                };
+                upload(&mut *rank.dev, &input::<f32>(me, ROOM), a);
+                let receives = cut(b, &|from| count(from, me));
+                rank.all_to_all_uneven(0, &cut(a, &|to| count(me, to)), &receives).unwrap();
+                for (from, receive) in receives.into_iter().enumerate() {
+                    let before: usize = (0..me).map(|to| count(from, to)).sum();
+                    let want = &input::<f32>(from, ROOM)[before..][..count(from, me)];
+                    assert!(bits(&download::<f32>(&mut *rank.dev, receive)) == bits(want), "{from} to {me}");
+                }
+            });
         }
     });
 }

@@ -77,6 +77,23 @@ fn mismatched_operation() {
     });
 }
 #[test]
+fn mismatched_root() {
+    check(3, &["operation 1", "rank 2 called Broadcast from 2 of 6 F32", "called Broadcast from 3 of 6"], |rank| {
+        let root = if rank.id == 2 { 1 } else { 2 };
+        call(rank, Broadcast { root }, f32s(6))
+    });
+}
+#[test]
+fn a_barrier_that_one_does_not_reach() {
+    check(2, &["operation 1, Barrier: ranks [2] left before it"], |rank| match rank.id {
+        2 => Outcome::Away,
+        _ => match rank.go(0, Barrier, None, None).and_then(|()| rank.comms[0].finish()) {
+            Ok(()) => Outcome::Good,
+            Err(error) => Outcome::Error(error.to_string()),
+        },
+    });
+}
+#[test]
 fn mismatched_length() {
     check(3, &["operation 1", "rank 3 called AllReduce of 7 F32", "called AllReduce of 6 F32"], |rank| {
         call(rank, AllReduce, f32s(if rank.id == 3 { 7 } else { 6 }))
@@ -87,6 +104,33 @@ fn mismatched_dtype() {
     check(3, &["operation 1", "rank 2 called AllGather of 6 F64", "called AllGather of 6 U32"], |rank| {
         let dtype = if rank.id == 2 { DType::F64 } else { DType::U32 };
         call(rank, AllGather, view(dtype, 0, 6))
+    });
+}
+#[test]
+fn uneven_counts_that_disagree() {
+    let want: &[&str] =
+        &["called SendRecv from 2 to 3 of 5 F32", "called SendRecv from 2 to 3 of 4 F32", "operation 0"];
+    check(3, want, |rank| {
+        let views: [View; 6] = f32s(30).split([5; 6]);
+        let receives = [3, 4, 5].map(|i| if (rank.id, i) == (3, 4) { views[i].sub(0, 4) } else { views[i] });
+        match rank.all_to_all_uneven(0, &views[..3], &receives).and_then(|()| rank.comms[0].finish()) {
+            // Who has nothing to do with the pair may have ended well; it is told at its next call.
+            Ok(()) => {
+                thread::sleep(LATE);
+                call(rank, AllReduce, view(DType::F32, 512, 3))
+            }
+            Err(error) => Outcome::Error(error.to_string()),
+        }
+    });
+}
+#[test]
+fn a_rank_that_gives_up_says_why() {
+    check(3, &["rank 2 gave up: its disk is full"], |rank| {
+        if rank.id == 2 {
+            rank.comms[0].abort("its disk is full");
+            rank.comms[0].abort("and more, which nobody needs");
+        }
+        call(rank, AllReduce, f32s(6))
     });
 }
 #[test]
@@ -179,7 +223,7 @@ fn a_written_view_is_lent_for_writing() {
     start(arena(), AllReduce, None, Some((f32s(3), Access::Read)));
 }
 #[test]
-#[should_panic(expected = "sums are of F32 or F64")]
+#[should_panic(expected = "sums are of floats")]
 fn integers_are_not_summed() {
     start(arena(), AllReduce, None, Some((view(DType::U32, 0, 3), Access::Write)));
 }

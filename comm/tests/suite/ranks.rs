@@ -1,6 +1,6 @@
 //! Ranks for tests: a device and the ends of some communicators each, on every engine.
 use backend::{Access, Backend, DType, Region, Sizes, View};
-use comm::{Coll, CommError, Communicator, Ticket};
+use comm::{Coll, CommError, Communicator, Threads, Ticket, Transfer};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::{thread, time::Duration};
 
@@ -30,6 +30,26 @@ impl Rank {
         self.comms[comm].start(after, op, src, dst)
     }
 
+    pub fn batch(&mut self, comm: usize, ops: &[(Coll, Option<View>, Option<View>)]) -> Result<Vec<Ticket>, CommError> {
+        let mut lend = |view: Option<View>, access| view.map(|view| self.dev.lend(view, access));
+        let transfer = |&(op, src, dst): &(Coll, Option<View>, Option<View>)| {
+            let src = lend(src, Access::Read);
+            Transfer { op, src, dst: lend(dst, Access::Write) }
+        };
+        let transfers = ops.iter().map(transfer).collect();
+        let after = self.dev.mark();
+        self.comms[comm].batch(after, transfers)
+    }
+
+    /// `sends` and `receives` are a part for each member.
+    pub fn all_to_all_uneven(&mut self, comm: usize, sends: &[View], receives: &[View]) -> Result<(), CommError> {
+        let sends = sends.iter().map(|view| self.dev.lend(*view, Access::Read)).collect();
+        let receives = receives.iter().map(|view| self.dev.lend(*view, Access::Write)).collect();
+        let after = self.dev.mark();
+        let tickets = comm::all_to_all_uneven(&mut *self.comms[comm], after, sends, receives)?;
+        tickets.into_iter().try_for_each(|ticket| self.wait(comm, ticket))
+    }
+
     pub fn wait(&mut self, comm: usize, ticket: Ticket) -> Result<(), CommError> {
         let loans = self.comms[comm].wait(ticket)?;
         loans.into_iter().flatten().for_each(|loan| self.dev.settle(loan));
@@ -51,24 +71,19 @@ pub fn world<T: Send>(
     timeout: Duration,
     body: impl Fn(&mut Rank) -> T + Sync,
 ) -> Vec<thread::Result<T>> {
-    let mut ends: Vec<Vec<Box<dyn Communicator>>> = (0..n).map(|_| vec![]).collect();
-    for (name, members) in groups {
-        for (end, &member) in comm::threads(name, members, timeout).into_iter().zip(members) {
-            ends[member].push(end);
-        }
-    }
     let body = &body;
     thread::scope(|scope| {
-        let ranks: Vec<_> = ends
-            .into_iter()
-            .enumerate()
-            .map(|(id, ends)| scope.spawn(move || body(&mut rank(engine, id, bytes, ends))))
-            .collect();
+        let start = |threads| scope.spawn(move || body(&mut rank(engine, bytes, &threads, groups)));
+        let ranks: Vec<_> = Threads::world(n, timeout).into_iter().map(start).collect();
         ranks.into_iter().map(|rank| rank.join()).collect()
     })
 }
 
-fn rank(engine: Engine, id: usize, bytes: usize, ends: Vec<Box<dyn Communicator>>) -> Rank {
+/// The rank that `ends` is, joined in its groups.
+fn rank(engine: Engine, bytes: usize, ends: &dyn comm::Engine, groups: &[(&str, Vec<usize>)]) -> Rank {
+    let id = ends.rank();
+    let own = groups.iter().filter(|(_, members)| members.contains(&id));
+    let ends: Vec<_> = own.map(|(name, members)| ends.join(name, members).expect("threads join at once")).collect();
     let mut sizes = Sizes::default();
     sizes[Region::Misc as usize] = bytes;
     match engine {
