@@ -32,6 +32,18 @@ pub enum TensorMode {
     Isp,
 }
 
+impl TensorMode {
+    /// As run files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TensorMode::Mtp => "mtp",
+            TensorMode::Msp => "msp",
+            TensorMode::Fsp => "fsp",
+            TensorMode::Isp => "isp",
+        }
+    }
+}
+
 /// A tensor-parallel group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {

@@ -15,23 +15,23 @@ pub struct Program {
 impl Program {
     fn new(plan: &Plan, rank: RankId, shape: StepShape, actions: Vec<Action>, persistent: &Persistent) -> Program {
         let touches: Vec<Touch> = actions.iter().map(|a| a.touch(plan, shape)).collect();
-        let memory = Memory::new(plan, rank, shape, persistent, &lives(&actions, &touches, taken_late(plan, shape)));
-        let waits = waits::derive(&actions, &touches, &memory);
+        let memory = Memory::new(plan, rank, shape, persistent, &lives(plan, &actions, &touches, taken_late(plan, shape)));
+        let waits = waits::derive(plan, &actions, &touches, &memory);
         Program { rank, shape, actions, waits, memory }
     }
 }
 
 /// From the action that writes a resource anew to the last that touches it before it is written anew again.
-fn lives(actions: &[Action], touches: &[Touch], taken_late: usize) -> Vec<Life> {
+fn lives(plan: &Plan, actions: &[Action], touches: &[Touch], taken_late: usize) -> Vec<Life> {
     let mut lives: BTreeMap<Res, Life> = BTreeMap::new();
     let mut over = vec![];
     for (i, touch) in touches.iter().enumerate() {
         // A transfer holds on a little longer, so that reuse of its bytes does not force an early wait.
         let end = actions.len() - 1;
         let last = match actions[i] {
-            action if action.lane() == Lane::Compute => i,
+            action if action.lane(plan) == Lane::Compute => i,
             action @ Action::Send { .. } if taken_late > 0 => {
-                let mut after = (i + 1..end).filter(|&j| actions[j].lane() == action.lane());
+                let mut after = (i + 1..end).filter(|&j| actions[j].lane(plan) == action.lane(plan));
                 after.nth(taken_late - 1).unwrap_or(end)
             }
             _ => (i + 2).min(end),

@@ -98,7 +98,7 @@ fn a_rank_of_each_stage_stands_for_the_others() {
         for place in 0..p.mesh.pipeline {
             let lowered = lower(&p, p.mesh.first(place), s, PipelineSchedule::OneFOneB);
             for i in 0..lowered.len() {
-                let same_lane = |a: &Action| a.lane() == lowered[i].lane();
+                let same_lane = |a: &Action| a.lane(&plan) == lowered[i].lane(&plan);
                 let Some(next) = lowered[i + 1..].iter().position(same_lane) else { continue };
                 let actions = |rank: RankId| {
                     let mut actions = lower(&p, rank, s, PipelineSchedule::OneFOneB);
