@@ -98,7 +98,7 @@ impl World {
         let mut ends: Ends = vec![];
         for lane in LANES.into_iter().filter(|l| ![Lane::Compute, Lane::RecvDown, Lane::RecvUp].contains(l)) {
             for first in mesh.ranks() {
-                let group = mesh.group(first, lane);
+                let group = self.plan.group(first, lane);
                 if group.len() > 1 && group[0] == first && group.contains(&id) {
                     let members: Vec<usize> = group.iter().map(|r| r.0).collect();
                     let end = engine.join(&lane_name(mesh, lane), &members)?;
@@ -116,10 +116,13 @@ type Ends = Vec<(Lane, Box<dyn Communicator>)>;
 fn lane_name(mesh: Mesh, lane: Lane) -> String {
     let axis = match lane {
         Lane::Compute | Lane::World => "world".to_string(),
-        Lane::Gather | Lane::Reduce => format!("sharding group of {}", mesh.zero),
-        Lane::Replicas => format!("{} holders of one shard", mesh.copies()),
-        Lane::Data => format!("data-parallel group of {}", mesh.data),
-        Lane::Tied => "first and last stage".to_string(),
+        Lane::Tensor => format!("tensor-parallel group of {}", mesh.tensor.size),
+        Lane::Kv => "ranks with the same key/value head".into(),
+        Lane::Unshard | Lane::Scatter => format!("weight group of {}", mesh.weight),
+        Lane::Gather | Lane::Reduce => format!("sharding group of {}", mesh.zero.max(mesh.weight)),
+        Lane::Replicas => format!("{} holders of one shard", mesh.sharing().copies),
+        Lane::Data | Lane::GatherEnds | Lane::ReduceEnds => format!("data-parallel group of {}", mesh.data),
+        Lane::Tied => "first and last stage".into(),
         Lane::SendDown | Lane::RecvDown | Lane::SendUp | Lane::RecvUp => format!("pipeline of {}", mesh.pipeline),
     };
     format!("{lane:?} lane, {axis}")

@@ -27,13 +27,7 @@ pub fn embedding_forward(dev: &mut Dev, mb: &MicroBatch, w: View, y: View, tmp: 
 }
 
 /// dx (R, D) -> dw (V, D)
-pub fn embedding_backward(
-    dev: &mut Dev,
-    mb: &MicroBatch,
-    dw: GradTo,
-    dx: View,
-    tmp: View,
-) -> Result<(), CommError> {
+pub fn embedding_backward(dev: &mut Dev, mb: &MicroBatch, dw: GradTo, dx: View, tmp: View) -> Result<(), CommError> {
     let (c, m, ids) = (&mb.work, mb.work.model, mb.inputs.ids);
     let dy = if c.tensor.cuts_tokens() {
         dev.collect(Coll::AllGather, Some(dx), tmp)?;

@@ -63,7 +63,7 @@ impl Decoder {
         let rows = match self.kind(unit) {
             UnitKind::Embedding => {
                 vec![self.matrix("model.embed_tokens", [self.vocab, self.hidden], unit, Split::Rows)]
-            },
+            }
             UnitKind::Attention { layer } => self.attention_rows(&format!("model.layers.{layer}"), unit),
             UnitKind::Mlp { layer } => self.mlp_rows(&format!("model.layers.{layer}"), unit),
             UnitKind::Head => {

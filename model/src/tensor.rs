@@ -265,12 +265,7 @@ pub(crate) fn before_enter(work: &Work, dn: View, full: View) -> View {
 }
 
 /// The gradient of `enter`: parts of a sum -> dn (rows, D)
-pub(crate) fn enter_backward(
-    dev: &mut Dev,
-    work: &Work,
-    dn: View,
-    full: View,
-) -> Result<Option<Underway>, CommError> {
+pub(crate) fn enter_backward(dev: &mut Dev, work: &Work, dn: View, full: View) -> Result<Option<Underway>, CommError> {
     Ok(match work.tensor.mode {
         _ if work.gathers() => Some(dev.start(Coll::ReduceScatter, Some(full), dn)?),
         TensorMode::Mtp if work.tensor.size > 1 => Some(dev.start(Coll::AllReduce, None, dn)?),
@@ -297,13 +292,23 @@ pub(crate) fn leave(dev: &mut Dev, work: &Work, y: View, full: View) -> Result<(
 // ---- around attention -------------------------------------------------------------------------------------------------
 
 /// Rows of all heads -> all tokens of this rank's heads. `rows` (T/n, ..), `sent` and `all` (T, ../n).
-pub(crate) fn to_heads(dev: &mut Dev, heads: Heads, parts: usize, [rows, sent, all]: [View; 3]) -> Result<(), CommError> {
+pub(crate) fn to_heads(
+    dev: &mut Dev,
+    heads: Heads,
+    parts: usize,
+    [rows, sent, all]: [View; 3],
+) -> Result<(), CommError> {
     dev.run(Op::SplitHeads { x: rows, y: sent, heads, parts });
     dev.collect(Coll::AllToAll, Some(sent), all)
 }
 
 /// And back; heads that several ranks had are added up.
-pub(crate) fn to_rows(dev: &mut Dev, heads: Heads, parts: usize, [all, sent, rows]: [View; 3]) -> Result<(), CommError> {
+pub(crate) fn to_rows(
+    dev: &mut Dev,
+    heads: Heads,
+    parts: usize,
+    [all, sent, rows]: [View; 3],
+) -> Result<(), CommError> {
     dev.collect(Coll::AllToAll, Some(all), sent)?;
     dev.run(Op::JoinHeads { x: sent, y: rows, heads, parts });
     Ok(())

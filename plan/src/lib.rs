@@ -18,6 +18,7 @@ pub use memory::{Life, Memory, Persistent};
 pub use mesh::{LANES, Lane, Member, Mesh, RankId, Sharing, Stage};
 pub use recompute::{Again, Recompute, Selective};
 pub use res::{Micro, Place, Res, Size};
+pub use terms::Squares;
 
 use backend::DType;
 use model::{Decoder, ParamSpec, Phase, Unit, Work};

@@ -299,7 +299,8 @@ mod tests {
     /// The examples of the original's groups: 8 ranks, tensor 2, pipeline 2, zero1 2.
     #[test]
     fn groups_are_those_of_the_original() {
-        let mesh = Mesh { tensor: Tensor { mode: TensorMode::Msp, size: 2 }, data: 2, pipeline: 2, zero: 2, ..Mesh::SOLO };
+        let mesh =
+            Mesh { tensor: Tensor { mode: TensorMode::Msp, size: 2 }, data: 2, pipeline: 2, zero: 2, ..Mesh::SOLO };
         assert_eq!(groups(mesh, Lane::Tensor), [[0, 1], [2, 3], [4, 5], [6, 7]]);
         assert_eq!(groups(mesh, Lane::Data), [[0, 2], [1, 3], [4, 6], [5, 7]]);
         assert_eq!(groups(mesh, Lane::Reduce), groups(mesh, Lane::Data));

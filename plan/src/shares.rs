@@ -52,7 +52,8 @@ impl Plan {
     }
     /// Part of a bucket whose squares a rank adds up for the norm: its own of what the ranks with the same shard hold.
     pub fn squared(&self, unit: Unit, rank: RankId) -> Range<usize> {
-        let (Sharing { zero, copies, .. }, Member { part, shard, copy }) = (self.sharing(unit), self.member(unit, rank));
+        let (Sharing { zero, copies, .. }, Member { part, shard, copy }) =
+            (self.sharing(unit), self.member(unit, rank));
         self.bucket(unit).filled((part * zero + shard) * copies + copy)
     }
 

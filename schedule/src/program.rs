@@ -15,7 +15,8 @@ pub struct Program {
 impl Program {
     fn new(plan: &Plan, rank: RankId, shape: StepShape, actions: Vec<Action>, persistent: &Persistent) -> Program {
         let touches: Vec<Touch> = actions.iter().map(|a| a.touch(plan, shape)).collect();
-        let memory = Memory::new(plan, rank, shape, persistent, &lives(plan, &actions, &touches, taken_late(plan, shape)));
+        let memory =
+            Memory::new(plan, rank, shape, persistent, &lives(plan, &actions, &touches, taken_late(plan, shape)));
         let waits = waits::derive(plan, &actions, &touches, &memory);
         Program { rank, shape, actions, waits, memory }
     }

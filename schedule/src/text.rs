@@ -65,11 +65,14 @@ impl Action {
                 Action::Unshard { u: unit(u)?, by: Use { kind, u: unit(of)?, m: micro(m)? } }
             }
             [name, u, m, arrow @ ("->" | "+>"), ref to @ ..] if half_named(name).is_some() => {
-                let (half, u, m, acc) = (half_named(name).expect("it was looked up"), unit(u)?, micro(m)?, arrow == "+>");
+                let (half, u, m, acc) =
+                    (half_named(name).expect("it was looked up"), unit(u)?, micro(m)?, arrow == "+>");
                 let place = match (to, plan.scatters(u)) {
                     (["unreduced"], true) => Place(0),
                     (["grad", p], false) => Place(number(p)?),
-                    (_, true) => return Err(format!("`{line}`: gradients of this unit are scattered; write `-> unreduced`")),
+                    (_, true) => {
+                        return Err(format!("`{line}`: gradients of this unit are scattered; write `-> unreduced`"));
+                    }
                     (_, false) => return Err(format!("`{line}`: gradients go to a place; write `-> grad 0`")),
                 };
                 Action::Backward { u, m, half, place, acc }

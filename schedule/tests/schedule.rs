@@ -8,7 +8,7 @@ use schedule::{Action, Program, RankPrograms, lower, passes, pipeline, text, val
 fn plan(data: usize, pipeline: usize, leaves: usize, tied: bool) -> Plan {
     let heads = Heads { n: 2, kv: 1, dim: 2 };
     let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, 4, heads, 6) };
-    let mesh = Mesh { data, pipeline, chunks: 1, zero: data };
+    let mesh = Mesh { data, pipeline, zero: data, ..Mesh::SOLO };
     Plan::new(model, mesh, DType::F32, 8, leaves)
 }
 
@@ -98,7 +98,7 @@ fn a_rank_of_each_stage_stands_for_the_others() {
         for place in 0..p.mesh.pipeline {
             let lowered = lower(&p, p.mesh.first(place), s, PipelineSchedule::OneFOneB);
             for i in 0..lowered.len() {
-                let same_lane = |a: &Action| a.lane(&plan) == lowered[i].lane(&plan);
+                let same_lane = |a: &Action| a.lane(&p) == lowered[i].lane(&p);
                 let Some(next) = lowered[i + 1..].iter().position(same_lane) else { continue };
                 let actions = |rank: RankId| {
                     let mut actions = lower(&p, rank, s, PipelineSchedule::OneFOneB);
@@ -284,7 +284,7 @@ fn interleaved_pipelines_are_valid() {
     {
         for (micros, tied) in (1..=21).map(|m| (m, m % 2 == 0)) {
             let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, stages * chunks + 1, heads, 6) };
-            let mesh = Mesh { data: 1, pipeline: stages, chunks, zero: 1 };
+            let mesh = Mesh { pipeline: stages, chunks, ..Mesh::SOLO };
             let p = Plan::new(model, mesh, DType::F32, 8, 0);
             for phase in [Phase::Train, Phase::Eval] {
                 let s = StepShape { phase, ..shape(micros) };

@@ -63,14 +63,7 @@ impl State<'_> {
         tree(0..leaves, &leaf)
     }
 
-    pub(super) fn backward(
-        &mut self,
-        u: Unit,
-        m: Micro,
-        half: Half,
-        place: Place,
-        acc: bool,
-    ) -> Result<(), String> {
+    pub(super) fn backward(&mut self, u: Unit, m: Micro, half: Half, place: Place, acc: bool) -> Result<(), String> {
         self.only_in_training()?;
         self.own(u)?;
         self.known(m)?;

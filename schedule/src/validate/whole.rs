@@ -61,9 +61,7 @@ impl State<'_> {
     pub(super) fn all_used(&self) -> Result<(), String> {
         match self.whole.ahead.iter().next() {
             None => Ok(()),
-            Some((&u, &by)) => {
-                Err(format!("`{}` was for nothing", crate::Action::Unshard { u, by }.show(self.plan)))
-            }
+            Some((&u, &by)) => Err(format!("`{}` was for nothing", crate::Action::Unshard { u, by }.show(self.plan))),
         }
     }
 }
