@@ -298,8 +298,8 @@ impl Rank {
     fn sum_squares(&mut self, program: &Program, u: Unit) {
         let mem = &program.memory;
         let losses = self.plan.global_micros(program.shape) * self.plan.stats_per_micro();
-        let chunk = self.plan.bucket(u).chunk;
-        for Squares { elements, first } in self.plan.squares(u, self.id) {
+        let (plan, chunk) = (self.plan.clone(), self.plan.bucket(u).chunk);
+        for Squares { elements, first } in plan.squares(u, self.id) {
             let sums = mem.view(Res::Stats).sub(losses + first, elements.len().div_ceil(chunk));
             self.dev.run(Op::SumSquares { x: self.grad(mem, u, &elements), sums, chunk });
         }

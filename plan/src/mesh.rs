@@ -2,6 +2,7 @@
 //!
 //! Fastest to slowest: tensor, data, pipeline. The ranks at one place of the pipeline are a *plane* of data x tensor of them.
 use model::{Tensor, TensorMode};
+use std::fmt;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RankId(pub usize);
@@ -124,6 +125,24 @@ pub struct Mesh {
     pub zero: usize,
     /// The same for embedding and head: as the original has it, in `isp` all of data parallelism.
     pub zero_ends: usize,
+}
+
+/// As commands print it: `data 2 x tensor 2 (msp) x pipeline 2, sharding groups of 2`.
+impl fmt::Display for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Tensor { mode, size } = self.tensor;
+        write!(f, "data {}", self.data)?;
+        if size > 1 {
+            write!(f, " x tensor {size} ({})", mode.name())?;
+        }
+        write!(f, " x pipeline {}", self.pipeline)?;
+        for (what, size) in [("weight", self.weight), ("sharding", self.zero)] {
+            if size > 1 {
+                write!(f, ", {what} groups of {size}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How the ranks that add up the gradients of a bucket share it. Their index is (copy * zero + shard) * weight + part.

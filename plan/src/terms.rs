@@ -70,23 +70,23 @@ impl Plan {
     }
 
     /// What a rank counts of a unit.
-    pub fn squares(&self, unit: Unit, rank: RankId) -> Vec<Squares> {
+    pub fn squares(&self, unit: Unit, rank: RankId) -> impl Iterator<Item = Squares> + '_ {
         // A bucket that is not cut over the tensor-parallel group has its terms among those of the first member.
         let index = if self.is_cut(unit) { self.mesh.tensor_rank(rank) } else { 0 };
         let (own, chunk) = (self.squared(unit, rank), self.bucket(unit).chunk);
-        let Counted { ranges, mut first } = self.terms.counted[index][unit.0].clone();
-        let mut out = vec![];
-        for range in ranges {
+        let Counted { ranges, first } = &self.terms.counted[index][unit.0];
+        let mut first = *first;
+        ranges.iter().flat_map(move |range| {
             let mine = range.start.max(own.start)..range.end.min(own.end);
             // The grid is the bucket's: a range that begins inside a chunk begins with a short term.
             let aligned = mine.start.next_multiple_of(chunk).min(mine.end.max(mine.start));
-            for elements in [mine.start..aligned, aligned..mine.end] {
-                if !elements.is_empty() {
-                    out.push(Squares { first: first + elements.start / chunk - range.start / chunk, elements });
-                }
-            }
-            first += cells(&range, chunk);
-        }
-        out
+            let of_range = first;
+            first += cells(range, chunk);
+            let pieces = [mine.start..aligned, aligned..mine.end].into_iter().filter(|piece| !piece.is_empty());
+            pieces.map(move |elements| Squares {
+                first: of_range + elements.start / chunk - range.start / chunk,
+                elements,
+            })
+        })
     }
 }
