@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// For a connection that does not say who it is.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For ranks that come while a job is refused: launchers start all within such a time.
+const LINGER: Duration = Duration::from_secs(1);
 /// How often the death of a rank that waits is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -104,12 +106,18 @@ impl Server {
             };
             shared.changed.notify_all();
         }
-        if let Phase::Refused(error) = state.phase.clone() {
-            // Those that came are told why, before their connections go with the store.
-            drop(shared.changed.wait_timeout_while(state, PATIENCE, |state| state.to_tell > 0).unwrap());
-            return Err(error);
+        let refused = match &state.phase {
+            Phase::Refused(error) => Some(error.clone()),
+            Phase::Gathering | Phase::Running | Phase::Closed => None,
+        };
+        if matches!(refused, Some(StoreError::World { .. } | StoreError::Duplicate { .. } | StoreError::Version { .. }))
+        {
+            // Ranks that are on their way hear the reason, and not that nobody listens.
+            (state, _) = shared.changed.wait_timeout_while(state, LINGER, |_| true).unwrap();
         }
-        Ok(())
+        // Those that came are told how it ended, even if this rank ends the store at once.
+        drop(shared.changed.wait_timeout_while(state, PATIENCE, |state| state.to_tell > 0).unwrap());
+        refused.map_or(Ok(()), Err)
     }
 
     pub fn answer(&self, key: &str, request: Request) -> Reply {

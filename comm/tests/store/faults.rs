@@ -104,7 +104,7 @@ fn one_that_comes_late_and_twice_does_not_disturb() {
     within(|| {
         let (listener, meeting) = meeting(2);
         let late = Meeting { rank: 1, ..meeting.clone() };
-        let results = ranks(listener, views(&meeting), move |rank, mut store| {
+        let results = ranks(listener, views(&meeting), |rank, mut store| {
             if rank == 1 {
                 store.set("here", b"")?;
                 store.wait("go on", LONG)?;
@@ -170,10 +170,10 @@ fn a_dead_rank_ends_the_waits_of_the_others() {
 fn a_rank_that_dies_in_a_wait_is_noticed() {
     within(|| {
         let (listener, meeting) = meeting(2);
-        let mut to_rank_0 = Proxy::start(&meeting);
+        let to_rank_0 = Proxy::start(&meeting);
         let mut views = views(&meeting);
         views[1].port = to_rank_0.port;
-        let results = ranks(listener, views, move |rank, mut store| {
+        let results = ranks(listener, views, |rank, mut store| {
             if rank == 1 {
                 return store.wait("never", LONG).map(drop);
             }

@@ -87,7 +87,7 @@ fn rank_0_may_come_last() {
         thread::sleep(SHORT);
         let rank_0 = join(0);
         assert_eq!(rank_0.join().unwrap(), Ok(()));
-        others.map(|rank| assert_eq!(rank.join().unwrap(), Ok(())));
+        others.into_iter().for_each(|rank| assert_eq!(rank.join().unwrap(), Ok(())));
     });
 }
 

@@ -38,30 +38,32 @@ fn meeting(world: usize) -> (TcpListener, Meeting) {
 }
 
 /// Ranks as threads, each by its own view of the meeting; what each says in the end, or its error.
-fn ranks<T: Send + 'static>(
+fn ranks<T: Send>(
     listener: TcpListener,
     views: Vec<Meeting>,
-    body: impl Fn(usize, Store) -> Result<T, StoreError> + Send + Clone + 'static,
+    body: impl Fn(usize, Store) -> Result<T, StoreError> + Sync,
 ) -> Vec<Result<T, StoreError>> {
-    let mut listener = Some(listener);
-    let start = |(place, view): (usize, Meeting)| {
-        let (body, listener) = (body.clone(), if place == 0 { listener.take() } else { None });
-        thread::spawn(move || {
-            let store = match listener {
-                Some(listener) => Store::host(listener, &view)?,
-                None => Store::join(&view)?,
-            };
-            body(place, store)
-        })
-    };
-    let threads: Vec<_> = views.into_iter().enumerate().map(start).collect();
-    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    let (mut listener, body) = (Some(listener), &body);
+    thread::scope(|scope| {
+        let start = |(place, view): (usize, Meeting)| {
+            let listener = if place == 0 { listener.take() } else { None };
+            scope.spawn(move || {
+                let store = match listener {
+                    Some(listener) => Store::host(listener, &view)?,
+                    None => Store::join(&view)?,
+                };
+                body(place, store)
+            })
+        };
+        let threads: Vec<_> = views.into_iter().enumerate().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 /// As many ranks as the world has, all of one mind.
-fn job<T: Send + 'static>(
+fn job<T: Send>(
     world: usize,
-    body: impl Fn(usize, Store) -> Result<T, StoreError> + Send + Clone + 'static,
+    body: impl Fn(usize, Store) -> Result<T, StoreError> + Sync,
 ) -> Vec<Result<T, StoreError>> {
     let (listener, meeting) = meeting(world);
     ranks(listener, views(&meeting), body)

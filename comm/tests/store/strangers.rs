@@ -17,7 +17,7 @@ fn garbage_does_not_disturb() {
             &hello_of_nobody,
             &hello_of_nobody[..20],
         ];
-        let say = move |meeting: &Meeting| {
+        let say = |meeting: &Meeting| {
             let connections = sayings.map(|saying| {
                 let mut stream = connection(meeting);
                 stream.write_all(saying).unwrap();
@@ -28,10 +28,9 @@ fn garbage_does_not_disturb() {
         };
         // Before the job, and during it.
         let kept = say(&meeting);
-        let again = meeting.clone();
-        let results = ranks(listener, views(&meeting), move |rank, mut store| {
+        let results = ranks(listener, views(&meeting), |rank, mut store| {
             store.add("here", 1)?;
-            let kept = if rank == 1 { say(&again) } else { vec![] };
+            let kept = if rank == 1 { say(&meeting) } else { vec![] };
             store.check_same("config", b"x", LONG)?;
             store.leave(LONG)?;
             drop(kept);
@@ -51,7 +50,7 @@ fn a_proof_cannot_be_sent_back() {
         let hello =
             [&b"intrnevo"[..], &1_u32.to_le_bytes(), &2_u32.to_le_bytes(), &1_u32.to_le_bytes(), &[7; 32]].concat();
         stream.write_all(&hello).unwrap();
-        let results = ranks(listener, views(&meeting), move |rank, store| {
+        let results = ranks(listener, views(&meeting), |rank, store| {
             if rank == 0 {
                 let mut answer = [0; 64];
                 (&stream).read_exact(&mut answer).unwrap();
@@ -80,7 +79,7 @@ fn no_frame_is_repeated_or_changed() {
             let proxy = Proxy::start(&meeting);
             let mut views = views(&meeting);
             views[1].port = proxy.port;
-            let results = ranks(listener, views, move |rank, mut store| {
+            let results = ranks(listener, views, |rank, mut store| {
                 if rank == 1 {
                     store.add("counter", 1)?;
                     store.wait("go on", LONG)?;
@@ -129,7 +128,7 @@ impl Proxy {
         proxy
     }
 
-    pub fn cut(&mut self) {
+    pub fn cut(&self) {
         self.ends.lock().unwrap().iter().for_each(|end| end.shutdown(Shutdown::Both).unwrap());
     }
 }
@@ -141,9 +140,10 @@ fn upwards(mut rank: TcpStream, mut rank_0: TcpStream, fault: &Mutex<Option<Faul
         rank.read_exact(&mut buffer).ok()?;
         Some(buffer)
     };
-    let greeting = pass(52 + 32);
-    let Some(greeting) = greeting else { return };
-    rank_0.write_all(&greeting).unwrap();
+    for part in [52, 32] {
+        let Some(part) = pass(part) else { return };
+        rank_0.write_all(&part).unwrap();
+    }
     while let Some(length) = pass(4) {
         let Some(rest) = pass(u32::from_le_bytes(length[..].try_into().unwrap()) as usize + 32) else { return };
         let mut frame = [length, rest].concat();
