@@ -30,11 +30,21 @@ fn launchers() {
         (TORCHRUN, Torchrun, [3, 4, 1], Some(false), "10.0.0.5", 1235),
         ("RANK=1 WORLD_SIZE=2 MASTER_PORT=99", Torchrun, [1, 2, 0], None, "127.0.0.1", 99),
         ("RANK=1 WORLD_SIZE=2 INTERNEVO_LAUNCHED_BY=4", Internevo, [1, 2, 0], None, "127.0.0.1", 29500),
+        ("RANK=1 WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=vm", Torchrun, [1, 2, 0], Some(true), "127.0.0.1", 29500),
+        ("RANK=1 WORLD_SIZE=2 LOCAL_WORLD_SIZE=1 MASTER_ADDR=::1", Torchrun, [1, 2, 0], Some(false), "::1", 29500),
         (OPEN_MPI, OpenMpi, [1, 2, 1], Some(true), "127.0.0.1", mpi_port),
         (MPICH, Pmi, [1, 2, 1], Some(true), "127.0.0.1", 29500),
         (SRUN, Slurm, [5, 8, 1], None, "gpu07", slurm_port),
         // As `srun --mpi=pmi2` sets them.
         (&format!("PMI_RANK=5 PMI_SIZE=8 PMI_JOBID=7.0 {SRUN}"), Pmi, [5, 8, 1], None, "gpu07", slurm_port),
+        (
+            &SRUN.replace("NUM_NODES=2", "NUM_NODES=1").replace("[07-08]", "07"),
+            Slurm,
+            [5, 8, 1],
+            Some(true),
+            "127.0.0.1",
+            slurm_port,
+        ),
         // An allocation, a batch script and the shell of salloc are no ranks.
         ("SLURM_JOB_ID=7 SLURM_NTASKS=4 SLURM_PROCID=0", Alone, [0, 1, 0], Some(true), "127.0.0.1", 29500),
         ("SLURM_STEP_ID=4294967291 SLURM_PROCID=0 SLURM_NTASKS=4", Alone, [0, 1, 0], Some(true), "127.0.0.1", 29500),
@@ -90,6 +100,10 @@ fn mistakes() {
         (
             "OMPI_COMM_WORLD_RANK=1",
             "OMPI_COMM_WORLD_RANK is set and OMPI_COMM_WORLD_SIZE is not: set both, or none for a single process",
+        ),
+        (
+            "PMI_RANK=0 PMI_SIZE=4 SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2",
+            "started as rank 0 of 2 by srun (Slurm), but PMI says rank 0 of 4: start the program with the launcher that belongs to PMI",
         ),
         ("PMI_RANK=9 PMI_SIZE=4", "PMI_RANK = 9 is not below PMI_SIZE = 4"),
         ("SLURM_STEP_ID=0", "SLURM_STEP_ID is set and SLURM_PROCID is not: set both, or none for a single process"),

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// For all ranks to come, from the first to the last.
-const ARRIVAL: Duration = Duration::from_secs(60);
+pub const ARRIVAL: Duration = Duration::from_secs(60);
 
 pub fn detect() -> Result<Launch> {
     Ok(launch::detect(&var)?)

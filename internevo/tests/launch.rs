@@ -93,6 +93,29 @@ fn signals_reach_every_rank_once() {
     }
 }
 
+/// Ctrl-Z, then `fg`.
+#[test]
+#[cfg(target_os = "linux")]
+fn ranks_rest_with_their_launcher() {
+    let desk = Desk::new();
+    let mut running = desk.start(&role_command("-n 2", "role_writes_the_signals_it_gets"));
+    let ready = |rank| desk.path(&format!("ready.{rank}"));
+    running.until(|| (0..2).all(|rank| fs::read_to_string(ready(rank)).is_ok_and(|pid| !pid.is_empty())));
+    let pids: Vec<String> = (0..2).map(|rank| fs::read_to_string(ready(rank)).unwrap()).collect();
+    let state = |pid: &String| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+    };
+    running.signal("TSTP");
+    running.until(|| pids.iter().all(|pid| state(pid) == 'T'));
+    let launcher = running.child.id().to_string();
+    running.until(|| state(&launcher) == 'T');
+    running.signal("CONT");
+    running.until(|| pids.iter().all(|pid| state(pid) != 'T'));
+    running.signal("INT");
+    assert_eq!(running.end().0, Some(0));
+}
+
 #[test]
 fn the_third_signal_ends_the_deaf() {
     let desk = Desk::new();
@@ -168,6 +191,7 @@ fn show_says_what_is_detected() {
             "RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2 MASTER_PORT=1234 INTERNEVO_JOB_SECRET=0123456789abcdef",
             "started as rank 1 of 2 by torchrun (RANK, WORLD_SIZE), local rank 1 of 2, meets at 127.0.0.1:1234 with a secret",
         ),
+        ("SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=1", "started as rank 0 of 1 by srun (Slurm), local rank 0"),
     ] {
         let outcome = with_vars(&desk, vars, "launch --show");
         assert_eq!((outcome.code, outcome.out.trim_end()), (Some(0), line), "{}", outcome.err);
@@ -244,7 +268,7 @@ fn role_rank_0_is_killed() {
 #[ignore = "a role that other tests start"]
 fn role_writes_the_signals_it_gets() {
     let mut signals = Signals::new([SIGINT, SIGTERM]).unwrap();
-    fs::write(format!("ready.{}", rank()), "").unwrap();
+    fs::write(format!("ready.{}", rank()), std::process::id().to_string()).unwrap();
     let mut got: Vec<i32> = signals.wait().collect();
     sleep(Duration::from_millis(300));
     got.extend(signals.pending());

@@ -50,7 +50,7 @@ pub struct Launch {
     pub local_world: Option<usize>,
     /// What the launcher calls the job; empty if it has no name for it.
     pub job: String,
-    /// Where rank 0 listens.
+    /// Where rank 0 listens; empty if ranks are on several hosts and nobody says on which it is.
     pub address: String,
     pub port: u16,
 }
@@ -97,7 +97,7 @@ pub fn detect(vars: Vars) -> Result<Launch, LaunchError> {
     if in_step(vars)? {
         return by_slurm(vars);
     }
-    meet(vars, Kind::Alone, [0, 1], [Some(0), Some(1)], String::new(), loopback())
+    meet(vars, Kind::Alone, [0, 1], [Some(0), Some(1)], String::new(), None)
 }
 
 impl Launch {
@@ -108,11 +108,10 @@ impl Launch {
 
     /// Where to meet, for ranks that will.
     pub fn endpoint(&self) -> Result<(&str, u16), LaunchError> {
-        let here = crate::store::is_loopback(&self.address);
-        if here && self.one_host() == Some(false) {
-            return Err(LaunchError::Where { launch: self.clone() });
+        match self.address.as_str() {
+            "" => Err(LaunchError::Where { launch: self.clone() }),
+            address => Ok((address, self.port)),
         }
-        Ok((&self.address, self.port))
     }
 
     /// An engine that counts ranks itself, as MPI does, must count as the launcher does.
@@ -151,7 +150,7 @@ fn by_torchrun(vars: Vars, rank: usize, world: usize) -> Result<Launch, LaunchEr
         Some(launcher) => (Kind::Internevo, launcher),
         None => (Kind::Torchrun, vars("TORCHELASTIC_RUN_ID").unwrap_or_default()),
     };
-    let mut launch = meet(vars, kind, [rank, world], local, job, loopback())?;
+    let mut launch = meet(vars, kind, [rank, world], local, job, None)?;
     // torchrun's agent keeps a store of its own on MASTER_PORT, as long as the job lives.
     if vars("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|v| v.eq_ignore_ascii_case("true")) {
         launch.port = launch.port.checked_add(1).ok_or(LaunchError::NoPortAbove)?;
@@ -174,12 +173,8 @@ fn by_mpi(
         return Ok(Launch { kind, ..step });
     }
     // mpirun in an allocation puts its first ranks on the first host.
-    let address = match local[1] == Some(world[1]) {
-        true => loopback(),
-        false => first_node(vars, &["SLURM_JOB_NODELIST", "SLURM_NODELIST"])?.unwrap_or_else(loopback),
-    };
-    let job = job.unwrap_or_default();
-    meet(vars, kind, world, local, job, address)
+    let node = first_node(vars, &["SLURM_JOB_NODELIST", "SLURM_NODELIST"])?;
+    meet(vars, kind, world, local, job.unwrap_or_default(), node)
 }
 
 /// A batch script and the shell of `salloc` see the variables of an allocation, but are no ranks: a step makes ranks.
@@ -196,24 +191,28 @@ fn by_slurm(vars: Vars) -> Result<Launch, LaunchError> {
     };
     let one_host = number(vars, "SLURM_STEP_NUM_NODES")? == Some(1_usize);
     let local = [number(vars, "SLURM_LOCALID")?, one_host.then_some(world)];
-    let address = match one_host {
-        true => loopback(),
-        false => first_node(vars, &["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"])?.unwrap_or_else(loopback),
-    };
+    let node = first_node(vars, &["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"])?;
     let [job, step] = ["SLURM_JOB_ID", "SLURM_STEP_ID"].map(|name| vars(name).unwrap_or_default());
-    meet(vars, Kind::Slurm, [rank, world], local, format!("{job}.{step}"), address)
+    meet(vars, Kind::Slurm, [rank, world], local, format!("{job}.{step}"), node)
 }
 
-/// The rest is the same for all: `MASTER_ADDR` and `MASTER_PORT` have the last word.
+/// The rest is the same for all. Ranks of one host meet on its loopback, whatever its name means to whom; else
+/// `MASTER_ADDR` has the last word, before what the launcher says of rank 0's `node`.
 fn meet(
     vars: Vars,
     kind: Kind,
     [rank, world]: [usize; 2],
     [local_rank, local_world]: [Option<usize>; 2],
     job: String,
-    address: String,
+    node: Option<String>,
 ) -> Result<Launch, LaunchError> {
-    let address = vars("MASTER_ADDR").unwrap_or(address);
+    let told = vars("MASTER_ADDR").or(node);
+    let address = match (local_world, told) {
+        (Some(local), _) if local == world => "127.0.0.1".into(),
+        (_, Some(address)) => address,
+        (Some(_), None) => String::new(),
+        (None, None) => "127.0.0.1".into(),
+    };
     let port = number(vars, "MASTER_PORT")?.map_or_else(|| port_of(kind, &job), NonZeroU16::get);
     Ok(Launch { kind, rank, world, local_rank: local_rank.unwrap_or(0), local_world, job, address, port })
 }
@@ -226,10 +225,6 @@ fn port_of(kind: Kind, job: &str) -> u16 {
     // FNV-1a, see http://www.isthe.com/chongo/tech/comp/fnv; below the ports that systems hand out by themselves.
     let hash = job.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     10_000 + (hash % 20_000) as u16
-}
-
-fn loopback() -> String {
-    "127.0.0.1".into()
 }
 
 // ---- variables -----------------------------------------------------------------------------------------------------

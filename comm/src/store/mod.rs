@@ -260,7 +260,7 @@ impl fmt::Display for Meeting {
 }
 
 /// Names that mean this host on every host; what other names mean depends on who asks.
-pub fn is_loopback(address: &str) -> bool {
+fn is_loopback(address: &str) -> bool {
     address == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
@@ -285,6 +285,7 @@ impl fmt::Display for Strangers {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
+            1 => f.write_str("; a connection did not know the job's secret (INTERNEVO_JOB_SECRET)"),
             n => write!(f, "; {n} connections did not know the job's secret (INTERNEVO_JOB_SECRET)"),
         }
     }

@@ -13,7 +13,7 @@ fn a_wrong_secret_is_told_on_both_sides() {
         let results = ranks(listener, views, |_, _| Ok(()));
         says(
             &results[0],
-            &["rank 1 did not come within 300ms at 127.0.0.1:", "1 connections did not know", "INTERNEVO_JOB_SECRET"],
+            &["rank 1 did not come within 300ms at 127.0.0.1:", "a connection did not know", "INTERNEVO_JOB_SECRET"],
         );
         says(&results[1], &["does not know this job's secret", "INTERNEVO_JOB_SECRET"]);
     });

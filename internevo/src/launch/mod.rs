@@ -6,7 +6,7 @@ pub use ranks::Failed;
 
 use crate::{environment, world};
 use anyhow::{Context, Result, bail};
-use comm::launch::{Kind, MARK, SECRET};
+use comm::launch::{Launch, MARK, SECRET};
 use comm::store::Secret;
 use ranks::Ranks;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -94,32 +94,32 @@ fn start(args: &Args, ranks: u16, command: &[OsString]) -> Result<()> {
     Ok(started.watch(Duration::from_secs(args.grace))?)
 }
 
-/// One line, since lines of several ranks come in any order.
 fn show() -> Result<()> {
-    println!("{}", described()?);
+    println!("{}", described(&world::detect()?)?);
     Ok(())
 }
 
-fn described() -> Result<String> {
-    let launch = world::detect()?;
+/// One line, since lines of several ranks come in any order.
+fn described(launch: &Launch) -> Result<String> {
     let of = launch.local_world.map_or(String::new(), |local| format!(" of {local}"));
+    let line = format!("{launch}, local rank {}{of}", launch.local_rank);
+    if launch.world == 1 {
+        return Ok(line);
+    }
+    let (address, port) = launch.endpoint()?;
     let secret = if world::secret()?.is_some() { "a secret" } else { "no secret" };
-    let at = if launch.kind == Kind::Alone {
-        String::new()
-    } else {
-        let (address, port) = launch.endpoint()?;
-        format!(", meets at {address}:{port} with {secret}")
-    };
-    Ok(format!("{launch}, local rank {}{of}{at}", launch.local_rank))
+    Ok(format!("{line}, meets at {address}:{port} with {secret}"))
 }
 
 fn meet() -> Result<()> {
-    let (line, launch) = (described()?, world::detect()?);
+    let launch = world::detect()?;
+    let line = described(&launch)?;
     let began = Instant::now();
     let mut store = world::join(&launch)?;
-    store.check_same("version of internevo", env!("CARGO_PKG_VERSION").as_bytes(), Duration::from_secs(60))?;
-    println!("{line}: all {} ranks met in {:.0?}", launch.world, began.elapsed());
-    Ok(store.leave(Duration::from_secs(60))?)
+    let took = began.elapsed();
+    store.check_same("version of internevo", env!("CARGO_PKG_VERSION").as_bytes(), world::ARRIVAL)?;
+    println!("{line}: all {} ranks met in {took:.0?}", launch.world);
+    Ok(store.leave(world::ARRIVAL)?)
 }
 
 /// A rank does not outlive its launcher, even if that is killed and cannot tell it.

@@ -1,9 +1,9 @@
 //! The processes of a job, from their start until the last has ended.
 use super::output;
 use rustix::process::{Pid, Signal, kill_process_group};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
-use signal_hook::low_level::signal_name;
+use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -95,6 +95,7 @@ impl Ranks {
             }
             match self.next(until) {
                 Some(SIGCHLD) => {}
+                Some(SIGTSTP) => self.rest(),
                 Some(signal) => {
                     asked += 1;
                     let signal = Signal::from_named_raw(signal).expect("we listen to named signals");
@@ -138,6 +139,13 @@ impl Ranks {
         }
     }
 
+    /// Ctrl-Z stops all, and who goes on with the launcher goes on with all.
+    fn rest(&self) {
+        self.signal(Signal::STOP);
+        emulate_default_handler(SIGTSTP).expect("SIGTSTP has a default");
+        self.signal(Signal::CONT);
+    }
+
     /// The next signal; none if there is none until then.
     fn next(&self, until: Option<Instant>) -> Option<i32> {
         let Some(until) = until else {
@@ -162,7 +170,7 @@ impl Drop for Ranks {
 }
 
 fn listen() -> io::Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCHLD])?;
     let (send, receive): (Sender<i32>, _) = channel();
     thread::spawn(move || {
         for signal in signals.forever() {
