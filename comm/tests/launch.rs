@@ -168,16 +168,19 @@ fn lists_of_hosts() {
     }
 }
 
+/// First number, how many follow, and how wide the first is written.
+type Range = (u64, u64, usize);
+
 /// An entry: pieces of text, each followed by a bracket of ranges but the last.
 #[derive(Clone, Debug)]
 struct Entry {
-    pieces: Vec<(String, Vec<(u64, u64, usize)>)>,
+    pieces: Vec<(String, Vec<Range>)>,
     tail: String,
 }
 
 impl Entry {
     fn written(&self) -> String {
-        let range = |&(low, span, width): &(u64, u64, usize)| match span {
+        let range = |&(low, span, width): &Range| match span {
             0 => format!("{low:0width$}"),
             _ => format!("{low:0width$}-{:0width$}", low + span),
         };

@@ -72,11 +72,11 @@ pub enum LaunchError {
     #[error(
         "{launch}: its ranks are on several hosts and rank 0's is not known; set MASTER_ADDR to the host of rank 0, for all ranks"
     )]
-    Where { launch: Launch },
+    Where { launch: Box<Launch> },
     #[error(
         "{launch}, but {engine} says rank {rank} of {world}: start the program with the launcher that belongs to {engine}"
     )]
-    Engine { launch: Launch, engine: String, rank: usize, world: usize },
+    Engine { launch: Box<Launch>, engine: String, rank: usize, world: usize },
 }
 
 /// Reads what the launcher of this process has set. The first that is there counts: a launcher's own variables stand
@@ -109,7 +109,7 @@ impl Launch {
     /// Where to meet, for ranks that will.
     pub fn endpoint(&self) -> Result<(&str, u16), LaunchError> {
         match self.address.as_str() {
-            "" => Err(LaunchError::Where { launch: self.clone() }),
+            "" => Err(LaunchError::Where { launch: self.clone().into() }),
             address => Ok((address, self.port)),
         }
     }
@@ -119,7 +119,7 @@ impl Launch {
         if (rank, world) == (self.rank, self.world) {
             return Ok(());
         }
-        Err(LaunchError::Engine { launch: self.clone(), engine: engine.into(), rank, world })
+        Err(LaunchError::Engine { launch: self.clone().into(), engine: engine.into(), rank, world })
     }
 }
 
