@@ -14,7 +14,7 @@ const OPEN_MPI: &str = "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_
     OMPI_COMM_WORLD_LOCAL_SIZE=2 PMIX_NAMESPACE=1087569921 PMIX_RANK=1";
 const MPICH: &str = "PMI_RANK=1 PMI_SIZE=2 PMI_FD=9 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2";
 const SRUN: &str = "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_PROCID=5 SLURM_LOCALID=1 SLURM_STEP_NUM_TASKS=8 \
-    SLURM_NTASKS=8 SLURM_STEP_NUM_NODES=2 SLURM_STEP_NODELIST=gpu[07-08] SLURM_JOB_NODELIST=gpu[06-08]";
+    SLURM_NTASKS=8 SLURM_STEP_TASKS_PER_NODE=4(x2) SLURM_NODEID=1 SLURM_STEP_NODELIST=gpu[07-08] SLURM_JOB_NODELIST=gpu[06-08]";
 
 /// Kind, rank, world, local rank, whether on one host, and where to meet.
 #[test]
@@ -34,11 +34,11 @@ fn launchers() {
         ("RANK=1 WORLD_SIZE=2 LOCAL_WORLD_SIZE=1 MASTER_ADDR=::1", Torchrun, [1, 2, 0], Some(false), "::1", 29500),
         (OPEN_MPI, OpenMpi, [1, 2, 1], Some(true), "127.0.0.1", mpi_port),
         (MPICH, Pmi, [1, 2, 1], Some(true), "127.0.0.1", 29500),
-        (SRUN, Slurm, [5, 8, 1], None, "gpu07", slurm_port),
+        (SRUN, Slurm, [5, 8, 1], Some(false), "gpu07", slurm_port),
         // As `srun --mpi=pmi2` sets them.
-        (&format!("PMI_RANK=5 PMI_SIZE=8 PMI_JOBID=7.0 {SRUN}"), Pmi, [5, 8, 1], None, "gpu07", slurm_port),
+        (&format!("PMI_RANK=5 PMI_SIZE=8 PMI_JOBID=7.0 {SRUN}"), Pmi, [5, 8, 1], Some(false), "gpu07", slurm_port),
         (
-            &SRUN.replace("NUM_NODES=2", "NUM_NODES=1").replace("[07-08]", "07"),
+            &SRUN.replace("=4(x2) SLURM_NODEID=1", "=8 SLURM_NODEID=0").replace("[07-08]", "07"),
             Slurm,
             [5, 8, 1],
             Some(true),
@@ -79,6 +79,28 @@ fn jobs_on_one_host_have_their_ports() {
     assert_ne!(step(0), step(1));
     assert_ne!(port(OPEN_MPI), port(&OPEN_MPI.replace("=1087569921", "=1087569922")));
     assert!((0..2000).map(step).all(|port| (10_000..30_000).contains(&port)));
+}
+
+#[test]
+fn slurms_tasks_of_a_host() {
+    let here = |list: &str, node: usize| {
+        let vars = SRUN.replace("=4(x2) SLURM_NODEID=1", &format!("={list} SLURM_NODEID={node}"));
+        look(&vars).map(|launch| launch.local_world.unwrap())
+    };
+    for (list, tasks) in [("8", vec![8]), ("2,1", vec![2, 1]), ("4(x2),3,1(x2)", vec![4, 4, 3, 1, 1])] {
+        let got: Vec<usize> = (0..tasks.len()).map(|node| here(list, node).unwrap()).collect();
+        assert_eq!(got, tasks, "{list}");
+        assert_eq!(
+            here(list, tasks.len()).unwrap_err().to_string(),
+            format!(
+                "SLURM_STEP_TASKS_PER_NODE = {list:?}: it is no list of tasks for host {}, as in 4(x2),3 for three hosts",
+                tasks.len()
+            )
+        );
+    }
+    for list in ["x", "4(x", "4(x2", "4x2", "-1", "4(x2),"] {
+        assert!(here(list, 3).is_err(), "{list}");
+    }
 }
 
 #[test]

@@ -189,8 +189,7 @@ fn by_slurm(vars: Vars) -> Result<Launch, LaunchError> {
     let Some([rank, world]) = pair(vars, "SLURM_PROCID", size.unwrap_or("SLURM_STEP_NUM_TASKS"))? else {
         return Err(LaunchError::Half { set: "SLURM_STEP_ID".into(), missing: "SLURM_PROCID".into() });
     };
-    let one_host = number(vars, "SLURM_STEP_NUM_NODES")? == Some(1_usize);
-    let local = [number(vars, "SLURM_LOCALID")?, one_host.then_some(world)];
+    let local = [number(vars, "SLURM_LOCALID")?, tasks_here(vars)?];
     let node = first_node(vars, &["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"])?;
     let [job, step] = ["SLURM_JOB_ID", "SLURM_STEP_ID"].map(|name| vars(name).unwrap_or_default());
     meet(vars, Kind::Slurm, [rank, world], local, format!("{job}.{step}"), node)
@@ -265,6 +264,16 @@ impl Number for u32 {
 }
 impl Number for NonZeroU16 {
     const WHAT: &'static str = "a port (1 to 65535)";
+}
+
+/// Slurm's tasks on this host, out of those of each.
+fn tasks_here(vars: Vars) -> Result<Option<usize>, LaunchError> {
+    const NAME: &str = "SLURM_STEP_TASKS_PER_NODE";
+    let (Some(list), Some(node)) = (vars(NAME), number(vars, "SLURM_NODEID")?) else { return Ok(None) };
+    match nodes::tasks_of(&list, node) {
+        Ok(tasks) => Ok(Some(tasks)),
+        Err(why) => Err(LaunchError::Nodes { name: NAME.into(), value: list, why: why.to_string() }),
+    }
 }
 
 /// The first host of the first list that is there.

@@ -1,4 +1,5 @@
-//! Slurm's lists of hosts: `gpu[01-03,07],login,c[1-2]d[3-4]` is `gpu01 gpu02 gpu03 gpu07 login c1d3 c1d4 c2d3 c2d4`.
+//! Slurm's lists of hosts: `gpu[01-03,07],login,c[1-2]d[3-4]` is `gpu01 gpu02 gpu03 gpu07 login c1d3 c1d4 c2d3 c2d4`;
+//! and of the tasks on each.
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NodesError {
@@ -10,6 +11,8 @@ pub enum NodesError {
     Empty,
     #[error("more than {MOST} hosts")]
     Many,
+    #[error("it is no list of tasks for host {0}, as in 4(x2),3 for three hosts")]
+    Tasks(usize),
 }
 
 /// Larger than any cluster; a list is not to fill the memory.
@@ -27,6 +30,24 @@ pub fn expand(list: &str) -> Result<Vec<String>, NodesError> {
 /// The first host of a list.
 pub fn first(list: &str) -> Result<String, NodesError> {
     Ok(expand(list)?.swap_remove(0))
+}
+
+/// Tasks of a host, by its number, out of a list such as `4(x2),3`: four on each of two hosts, three on a third.
+pub fn tasks_of(list: &str, node: usize) -> Result<usize, NodesError> {
+    let wrong = || NodesError::Tasks(node);
+    let number = |text: &str| text.parse::<usize>().map_err(|_| wrong());
+    let mut before = 0_usize;
+    for entry in list.split(',') {
+        let (tasks, hosts) = match entry.split_once("(x") {
+            Some((tasks, times)) => (number(tasks)?, number(times.strip_suffix(')').ok_or_else(wrong)?)?),
+            None => (number(entry)?, 1),
+        };
+        before = before.saturating_add(hosts);
+        if node < before {
+            return Ok(tasks);
+        }
+    }
+    Err(wrong())
 }
 
 /// Cuts at the commas outside of brackets.

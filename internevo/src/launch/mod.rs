@@ -9,14 +9,18 @@ use anyhow::{Context, Result, bail};
 use comm::launch::{Launch, MARK, SECRET};
 use comm::store::Secret;
 use ranks::Ranks;
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getpid, getppid, kill_process};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio, exit};
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
+
+/// How often a rank looks for its launcher.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Start N processes of this program on this host, as the ranks of one job.
 ///
@@ -122,17 +126,18 @@ fn meet() -> Result<()> {
     Ok(store.leave(world::ARRIVAL)?)
 }
 
-/// A rank does not outlive its launcher, even if that is killed and cannot tell it.
+/// A rank does not outlive its launcher, even if that is killed and cannot tell it. It is told once: the second signal
+/// would end it without saving. (Linux can send one at a parent's death, but sends it for each thread of the parent.)
 pub fn follow_launcher() {
-    let parent = || getppid().map(|pid| pid.as_raw_nonzero().get().to_string());
-    let launcher = environment::var(MARK);
+    let launcher = environment::var(MARK).and_then(|pid| Pid::from_raw(pid.parse().ok()?));
     // Under a profiler the parent is another process.
-    if launcher.is_none() || launcher != parent() {
+    if launcher.is_none() || launcher != getppid() {
         return;
     }
-    #[cfg(target_os = "linux")]
-    set_parent_process_death_signal(Some(Signal::TERM)).expect("SIGTERM is a signal");
-    if launcher != parent() {
-        exit(128 + Signal::TERM.as_raw());
-    }
+    thread::spawn(move || {
+        while launcher == getppid() {
+            thread::sleep(LOOK);
+        }
+        kill_process(getpid(), Signal::TERM).expect("a process may signal itself");
+    });
 }
