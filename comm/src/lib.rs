@@ -9,10 +9,14 @@
 //! checks the shapes. Sums over ranks have one order, the balanced tree of [`tree`](mod@tree): the bits depend neither
 //! on the engine nor on timing. Groups and lanes are not made here: `plan` knows who is a member, `exec` which lane.
 //!
+//! Processes are started by launchers, which [`launch`] understands, and meet in the [`store`].
+//!
 //! Read on in [`threads`](mod@threads), then `tests/suite/engines.rs`, which says what every engine must do.
 mod call;
+pub mod launch;
 mod meta;
 mod queued;
+pub mod store;
 mod threads;
 mod tree;
 mod uneven;
