@@ -6,13 +6,16 @@ mod bucket;
 mod config;
 mod memory;
 mod mesh;
+mod placement;
 mod recompute;
 mod res;
+pub mod split;
 
 pub use bucket::{Bucket, DecayRun};
 pub use config::{ParallelConfig, PipelineConfig, PipelineSchedule, SizeConfig, TensorConfig, TensorMode, ZeroConfig};
 pub use memory::{Life, Memory, Persistent};
 pub use mesh::{LANES, Lane, Mesh, RankId, Stage};
+pub use placement::{Hop, Placement};
 pub use recompute::{Again, Recompute, Selective};
 pub use res::{Micro, Place, Res, Size};
 

@@ -26,6 +26,7 @@ pub fn lower(plan: &Plan, rank: RankId, shape: StepShape, policy: PipelineSchedu
         match pass.pass {
             Pass::Forward => forward(plan, pass, &mut out),
             Pass::Backward => backward(plan, pass, shape, &mut out),
+            Pass::Input | Pass::Weight => unreachable!("no policy of a run splits its backward yet: {pass}"),
         }
         out.extend(late.into_iter().filter_map(|p| receive(plan, p)));
     }
@@ -43,7 +44,7 @@ fn receive(plan: &Plan, pass: &StageAction) -> Option<Action> {
     match pass.pass {
         Pass::Forward if s > 0 => Some(Action::Recv { what: Res::X(Unit(units.start - 1), m), from: Stage(s - 1) }),
         Pass::Backward if !plan.mesh.is_last(pass.stage) => Some(Action::Recv { what: Res::Dx(m), from: Stage(s + 1) }),
-        Pass::Forward | Pass::Backward => None,
+        Pass::Forward | Pass::Backward | Pass::Input | Pass::Weight => None,
     }
 }
 
