@@ -206,7 +206,9 @@ impl Rank {
         let (plan, mem) = (self.plan.clone(), &program.memory);
         let mb = self.micro_batch(&plan, program, m);
         let (x, dx) = (|| mem.view(Res::X(Unit(u.0 - 1), m)), mem.view(Res::Dx(m)));
-        let (saved, tmp) = (|| mem.view(Res::Saved(u, m)), || mem.view(Res::Tmp(u, m)));
+        let needs_tmp = half != Half::Weight || plan.works_late();
+        let (saved, tmp) = (|| mem.view(Res::Saved(u, m)), || meanwhile(mem, u, m, needs_tmp));
+        let late = (half != Half::Both).then(|| mem.view(Res::Late(u, m)));
         let (w, acc) = (self.weights(mem, u), to.acc);
         let grad = |u: Unit| plan.grad_to(u, m, to.place);
         let dw = GradTo { view: mem.view(grad(u)).sub(0, plan.bucket(u).len), acc };
@@ -216,9 +218,11 @@ impl Rank {
                 ends::embedding_backward(&mut self.dev(), &mb, dw, dx, tmp)
             }
             UnitKind::Attention { layer } => {
-                block::attention_backward(&mut self.dev(), &mb, layer, w, dw, x(), dx, saved(), tmp(), half)
+                block::attention_backward(&mut self.dev(), &mb, layer, w, dw, x(), dx, saved(), tmp(), half, late)
             }
-            UnitKind::Mlp { .. } => block::mlp_backward(&mut self.dev(), &mb, w, dw, x(), dx, saved(), tmp(), half),
+            UnitKind::Mlp { .. } => {
+                block::mlp_backward(&mut self.dev(), &mb, w, dw, x(), dx, saved(), tmp(), half, late)
+            }
             UnitKind::Head => {
                 let w = self.head_weights(mem, |u| plan.weights(u));
                 let dw = self.head_weights(mem, grad).map(|view| GradTo { view, acc });

@@ -96,7 +96,10 @@ impl World {
         let mesh = self.plan.mesh;
         let id = RankId(engine.rank());
         let mut ends: Ends = vec![];
-        for lane in LANES.into_iter().filter(|l| ![Lane::Compute, Lane::RecvDown, Lane::RecvUp].contains(l)) {
+        for lane in LANES
+            .into_iter()
+            .filter(|l| ![Lane::Compute, Lane::RecvDown, Lane::RecvUp, Lane::RecvRising, Lane::RecvFalling].contains(l))
+        {
             for first in mesh.ranks() {
                 let group = self.plan.group(first, lane);
                 if group.len() > 1 && group[0] == first && group.contains(&id) {
@@ -124,6 +127,9 @@ fn lane_name(mesh: Mesh, lane: Lane) -> String {
         Lane::Data | Lane::GatherEnds | Lane::ReduceEnds => format!("data-parallel group of {}", mesh.data),
         Lane::Tied => "first and last stage".into(),
         Lane::SendDown | Lane::RecvDown | Lane::SendUp | Lane::RecvUp => format!("pipeline of {}", mesh.pipeline),
+        Lane::SendRising | Lane::RecvRising | Lane::SendFalling | Lane::RecvFalling => {
+            format!("pipeline of {}", mesh.pipeline)
+        }
     };
     format!("{lane:?} lane, {axis}")
 }

@@ -45,6 +45,8 @@ impl Job {
         let dtype = config.precision.params.dtype();
         let mut plan = Plan::new(decoder, mesh, dtype, seq_len, config.train.reproducible);
         plan.recompute = config.memory.recompute;
+        plan.split = config.parallel.pipeline.layers.clone();
+        plan.split_backward = config.parallel.pipeline.schedule.splits_backward();
         plan.types = types;
         let course = config.course(micros);
         let sizes = course.sizes(config.train.steps);

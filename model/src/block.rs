@@ -112,10 +112,9 @@ pub fn attention_saved(c: &Work) -> [(DType, usize); 12] {
     ]
 }
 
-/// dn (R, D), d_o (T, N H), dqkv (T, (N+2K) H), da (R, D) of sandwich norms, kept dy (R, D) of a split backward; where tokens are
-/// gathered the product's output or its gradient, the input and its gradient (T, D); where heads are exchanged qkv, what is sent of
-/// it, o and what is sent of that.
-pub fn attention_tmp(c: &Work, split: bool) -> [(DType, usize); 12] {
+/// dn (R, D), d_o (T, N H), dqkv (T, (N+2K) H), da (R, D) of sandwich norms; where tokens are gathered the product's output or its
+/// gradient, the input and its gradient (T, D); where heads are exchanged qkv, what is sent of it, o and what is sent of that.
+pub fn attention_tmp(c: &Work) -> [(DType, usize); 11] {
     let (m, h, rows) = (c.model, c.attention_heads(), c.rows());
     let piece = |len| (c.dtype, len);
     let exchanged = only(c.tensor.exchanges_heads(), 1);
@@ -126,7 +125,6 @@ pub fn attention_tmp(c: &Work, split: bool) -> [(DType, usize); 12] {
         piece(c.t * h.out()),
         piece(c.t * h.qkv()),
         piece(only(m.sandwich_norms, rows * m.hidden)),
-        piece(only(keeps_dy(c, split), rows * m.hidden)),
         c.full(c.gathers()),
         c.full(c.gathers() && c.tensor.mode == TensorMode::Fsp),
         c.full(c.gathers()),
@@ -137,9 +135,18 @@ pub fn attention_tmp(c: &Work, split: bool) -> [(DType, usize); 12] {
     ]
 }
 
-/// The gradient of a half-block's output is gone when the second half of a split backward comes.
-fn keeps_dy(c: &Work, split: bool) -> bool {
-    split && !c.gathers() && !c.model.sandwich_norms
+/// What the second half of a split backward needs of the first: the gradients of both products, the one of the output as
+/// [`late_dy`] has it.
+pub fn attention_late(c: &Work) -> [(DType, usize); 4] {
+    let [da, dy, full] = late_dy(c);
+    [da, dy, full, (c.dtype, c.product_rows() * c.model.heads.qkv())]
+}
+
+/// da (R, D) of sandwich norms, or dy (T, D) gathered, or dy (R, D), which the residual stream will not have any more.
+fn late_dy(c: &Work) -> [(DType, usize); 3] {
+    let (m, rows) = (c.model, c.rows() * c.model.hidden);
+    let kept = only(!m.sandwich_norms && !c.gathers(), rows);
+    [(c.dtype, only(m.sandwich_norms, rows)), (c.dtype, kept), c.full(c.gathers())]
 }
 
 /// x (R, D) -> y (R, D) = x + wo attention(rope(wqkv norm(x))). `cache` is read and written in cached phases.
@@ -157,7 +164,8 @@ pub fn attention_forward(
     attention_inner(dev, mb, layer, w, x, saved, tmp, cache)?;
     let [.., o, _, o_rows, _, _, _] = saved.carve(attention_saved(&mb.work));
     let s = if mb.work.tensor.exchanges_heads() { o_rows } else { o };
-    attention_out(mb, w, saved, tmp, false).outer(dev, mb, x, s, y)
+    let [_, _, _, _, full, ..] = carve_tmp(tmp, attention_tmp(&mb.work));
+    attention_out(mb, w, saved, full).outer(dev, mb, x, s, y)
 }
 
 /// x (R, D) -> saved
@@ -174,7 +182,7 @@ pub fn attention_inner(
     let (c, m, scores, exchanged) = (&mb.work, mb.work.model, mb.scores(layer), mb.work.tensor.exchanges_heads());
     let [norm_w, _, _, qk_norm, wqkv, bqkv, _] = attention_weights(m, w);
     let [n, stats, kept, raw, raw_rstd, qkv, o, lse, o_rows, ..] = saved.carve(attention_saved(c));
-    let [.., gathered, _, qkv_rows, sent, _, o_sent] = carve_tmp(tmp, attention_tmp(c, false));
+    let [.., full, gathered, _, qkv_rows, sent, _, o_sent] = carve_tmp(tmp, attention_tmp(c));
     let Inputs { cu_seqlens, span, .. } = mb.inputs;
 
     norm(dev, m, x, norm_w, n, stats);
@@ -197,19 +205,18 @@ pub fn attention_inner(
     if exchanged {
         tensor::to_rows(dev, Heads { kv: 0, ..m.heads }, c.tensor.size, [o, o_sent, o_rows])?;
     }
-    attention_out(mb, w, saved, tmp, false).inner(dev, mb, if exchanged { o_rows } else { o })
+    attention_out(mb, w, saved, full).inner(dev, mb, if exchanged { o_rows } else { o })
 }
 
-/// A rank alone needs no memory meanwhile in a forward, and is given none.
+/// Where nothing is needed meanwhile none is given.
 fn carve_tmp<const N: usize>(tmp: View, pieces: [(DType, usize); N]) -> [View; N] {
     if tmp.len == 0 { pieces.map(|(dtype, _)| View { dtype, len: 0, ..tmp }) } else { tmp.carve(pieces) }
 }
 
-fn attention_out(mb: &MicroBatch, w: View, saved: View, tmp: View, split: bool) -> Out {
+fn attention_out(mb: &MicroBatch, w: View, saved: View, full: View) -> Out {
     let m = mb.work.model;
     let [_, bo, behind, .., wo] = attention_weights(m, w);
     let [.., a, n, stats] = saved.carve(attention_saved(&mb.work));
-    let [_, _, _, _, _, full, ..] = carve_tmp(tmp, attention_tmp(&mb.work, split));
     let dims = [mb.work.product_rows(), m.heads.out(), m.hidden];
     Out { w: [wo, bo, behind], saved: [a, n, stats], full, dims }
 }
@@ -226,17 +233,22 @@ pub fn attention_backward(
     saved: View,
     tmp: View,
     half: Half,
+    late: Option<View>,
 ) -> Result<(), CommError> {
-    let (c, m, acc, split) = (&mb.work, mb.work.model, dw.acc, half != Half::Both);
+    let (c, m, acc) = (&mb.work, mb.work.model, dw.acc);
     let (exchanged, parts) = (c.tensor.exchanges_heads(), c.tensor.size);
     let [norm_w, _, _, qk_norm, wqkv, ..] = attention_weights(m, w);
     let [dnorm, dbo, dbehind, dqk_norm, dwqkv, dbqkv, dwo] = attention_weights(m, dw.view);
     let [n, stats, kept, raw, raw_rstd, qkv, o, lse, o_rows, ..] = saved.carve(attention_saved(c));
-    let [dn, d_o, dqkv, da, dy_kept, _, again, dn_full, dqkv_rows, sent, d_o_rows, o_sent] =
-        tmp.carve(attention_tmp(c, split));
+    let [dn, d_o, dqkv, da, full, again, dn_full, dqkv_rows, sent, d_o_rows, o_sent] = carve_tmp(tmp, attention_tmp(c));
+    let [da, dy_kept, full, dprojected] = match late {
+        None => [da, da.sub(0, 0), full, if exchanged { dqkv_rows } else { dqkv }],
+        Some(late) => late.carve(attention_late(c)),
+    };
+    let dqkv = if exchanged { dqkv } else { dprojected };
     let Inputs { cu_seqlens, .. } = mb.inputs;
-    let (out, places) = (attention_out(mb, w, saved, tmp, split), [da, dy_kept]);
-    let (s, ds, dprojected) = if exchanged { (o_rows, d_o_rows, dqkv_rows) } else { (o, d_o, dqkv) };
+    let (out, places) = (attention_out(mb, w, saved, full), [da, dy_kept]);
+    let (s, ds) = if exchanged { (o_rows, d_o_rows) } else { (o, d_o) };
     let dims = [c.product_rows(), m.hidden, m.heads.qkv()];
 
     let mut underway = None;
@@ -248,7 +260,7 @@ pub fn attention_backward(
         let (rotation, scores, heads) = (mb.rotation(), mb.scores(layer), c.attention_heads());
         dev.run(Op::AttentionBackward { qkv, cu_seqlens, rotation, o, lse, d_o, dqkv, heads, scores });
         if exchanged {
-            tensor::to_rows(dev, m.heads, parts, [dqkv, sent, dqkv_rows])?;
+            tensor::to_rows(dev, m.heads, parts, [dqkv, sent, dprojected])?;
         }
         if m.qk_norm {
             let (heads, dqkv) = (m.heads, dprojected);
@@ -306,20 +318,24 @@ pub fn mlp_saved(c: &Work) -> [(DType, usize); 8] {
     ]
 }
 
-/// dn (R, D), ds (T, F), da (R, D) of sandwich norms, kept dy (R, D) of a split backward; where tokens are gathered the product's
-/// output or its gradient, the input and its gradient (T, D).
-pub fn mlp_tmp(c: &Work, split: bool) -> [(DType, usize); 7] {
+/// dn (R, D), ds (T, F), da (R, D) of sandwich norms; where tokens are gathered the product's output or its gradient, the input
+/// and its gradient (T, D).
+pub fn mlp_tmp(c: &Work) -> [(DType, usize); 6] {
     let (m, rows) = (c.model, c.rows());
     let piece = |len| (c.dtype, len);
     [
         piece(rows * m.hidden),
         piece(c.product_rows() * m.ffn),
         piece(only(m.sandwich_norms, rows * m.hidden)),
-        piece(only(keeps_dy(c, split), rows * m.hidden)),
         c.full(c.gathers()),
         c.full(c.gathers() && c.tensor.mode == TensorMode::Fsp),
         c.full(c.gathers()),
     ]
+}
+
+/// As [`attention_late`]; the gradient of the first product is in `saved`.
+pub fn mlp_late(c: &Work) -> [(DType, usize); 3] {
+    late_dy(c)
 }
 
 /// x (R, D) -> y (R, D) = x + wdown f(win norm(x))
@@ -334,7 +350,8 @@ pub fn mlp_forward(
 ) -> Result<(), CommError> {
     mlp_inner(dev, mb, w, x, saved, tmp)?;
     let [_, _, _, _, s, ..] = saved.carve(mlp_saved(&mb.work));
-    mlp_out(mb, w, saved, tmp, false).outer(dev, mb, x, s, y)
+    let [_, _, _, full, ..] = carve_tmp(tmp, mlp_tmp(&mb.work));
+    mlp_out(mb, w, saved, full).outer(dev, mb, x, s, y)
 }
 
 /// x (R, D) -> saved
@@ -342,7 +359,7 @@ pub fn mlp_inner(dev: &mut Dev, mb: &MicroBatch, w: View, x: View, saved: View, 
     let (c, m) = (&mb.work, mb.work.model);
     let [norm_w, _, _, win, bin, _] = mlp_weights(m, w);
     let [n, stats, kept, h, s, ..] = saved.carve(mlp_saved(c));
-    let [.., gathered, _] = carve_tmp(tmp, mlp_tmp(c, false));
+    let [.., full, gathered, _] = carve_tmp(tmp, mlp_tmp(c));
 
     norm(dev, m, x, norm_w, n, stats);
     let n = tensor::enter(dev, c, n, if kept.len > 0 { kept } else { gathered })?;
@@ -351,14 +368,13 @@ pub fn mlp_inner(dev: &mut Dev, mb: &MicroBatch, w: View, x: View, saved: View, 
         true => Op::Gated { h, s, f: m.ffn, by: m.mlp.by },
         false => Op::Activation { h, s, by: m.mlp.by },
     });
-    mlp_out(mb, w, saved, tmp, false).inner(dev, mb, s)
+    mlp_out(mb, w, saved, full).inner(dev, mb, s)
 }
 
-fn mlp_out(mb: &MicroBatch, w: View, saved: View, tmp: View, split: bool) -> Out {
+fn mlp_out(mb: &MicroBatch, w: View, saved: View, full: View) -> Out {
     let m = mb.work.model;
     let [_, bdown, behind, .., wdown] = mlp_weights(m, w);
     let [.., a, n, stats] = saved.carve(mlp_saved(&mb.work));
-    let [_, _, _, _, full, ..] = carve_tmp(tmp, mlp_tmp(&mb.work, split));
     let dims = [mb.work.product_rows(), m.ffn, m.hidden];
     Out { w: [wdown, bdown, behind], saved: [a, n, stats], full, dims }
 }
@@ -374,13 +390,18 @@ pub fn mlp_backward(
     saved: View,
     tmp: View,
     half: Half,
+    late: Option<View>,
 ) -> Result<(), CommError> {
-    let (c, m, acc, split) = (&mb.work, mb.work.model, dw.acc, half != Half::Both);
+    let (c, m, acc) = (&mb.work, mb.work.model, dw.acc);
     let [norm_w, _, _, win, ..] = mlp_weights(m, w);
     let [dnorm, dbdown, dbehind, dwin, dbin, dwdown] = mlp_weights(m, dw.view);
     let [n, stats, kept, h, s, ..] = saved.carve(mlp_saved(c));
-    let [dn, ds, da, dy_kept, _, again, dn_full] = tmp.carve(mlp_tmp(c, split));
-    let (out, places) = (mlp_out(mb, w, saved, tmp, split), [da, dy_kept]);
+    let [dn, ds, da, full, again, dn_full] = carve_tmp(tmp, mlp_tmp(c));
+    let [da, dy_kept, full] = match late {
+        None => [da, da.sub(0, 0), full],
+        Some(late) => late.carve(mlp_late(c)),
+    };
+    let (out, places) = (mlp_out(mb, w, saved, full), [da, dy_kept]);
     let dims = [c.product_rows(), m.hidden, m.mlp_in()];
 
     let mut underway = None;

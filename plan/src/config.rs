@@ -1,5 +1,5 @@
 //! `[parallel]` of a run. Data parallelism is what the other axes leave over.
-use crate::Mesh;
+use crate::{Mesh, Placement};
 use model::{Tensor, TensorMode};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,17 @@ pub enum PipelineSchedule {
     OneFOneB,
     #[serde(rename = "interleaved")]
     Interleaved,
+    #[serde(rename = "zb-h1")]
+    ZbH1,
+    #[serde(rename = "zbv")]
+    Zbv,
+}
+
+impl PipelineSchedule {
+    /// Makes the backward in two halves.
+    pub fn splits_backward(self) -> bool {
+        matches!(self, PipelineSchedule::ZbH1 | PipelineSchedule::Zbv)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,8 +46,11 @@ pub enum PipelineSchedule {
 pub struct PipelineConfig {
     pub size: usize,
     pub schedule: PipelineSchedule,
-    /// Stages of a rank, in an interleaved schedule.
+    /// Stages of a rank, in an interleaved schedule. A V has two, and says so itself.
     pub chunks: usize,
+    /// Layers of each stage, in stage order; left out: split evenly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<usize>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,7 +76,7 @@ impl Default for TensorConfig {
 }
 impl Default for PipelineConfig {
     fn default() -> Self {
-        PipelineConfig { size: 1, schedule: PipelineSchedule::OneFOneB, chunks: 1 }
+        PipelineConfig { size: 1, schedule: PipelineSchedule::OneFOneB, chunks: 1, layers: None }
     }
 }
 impl Default for SizeConfig {
@@ -148,7 +162,11 @@ impl ParallelConfig {
             tensor: Tensor { mode: self.tensor.mode, size: tensor },
             data,
             pipeline,
-            chunks: self.pipeline.chunks.max(1),
+            chunks: self.pipeline.stages_of_a_rank(),
+            placement: match self.pipeline.schedule {
+                PipelineSchedule::Zbv => Placement::V,
+                _ => Placement::Loop,
+            },
             weight,
             whole_params: self.zero.stage == 2,
             zero,
@@ -159,6 +177,10 @@ impl ParallelConfig {
 }
 
 impl PipelineConfig {
+    fn stages_of_a_rank(&self) -> usize {
+        if self.schedule == PipelineSchedule::Zbv { 2 } else { self.chunks.max(1) }
+    }
+
     fn problems(&self) -> Vec<String> {
         let (size, chunks) = (self.size.max(1), self.chunks.max(1));
         let interleaved = self.schedule == PipelineSchedule::Interleaved;
@@ -169,7 +191,12 @@ impl PipelineConfig {
                 self.chunks
             ));
         }
-        if !interleaved && self.chunks != 1 {
+        if self.schedule == PipelineSchedule::Zbv && size < 2 {
+            out.push("parallel.pipeline.schedule = \"zbv\" with size = 1: a V needs at least 2 ranks; try size = 2, or \"1f1b\"".into());
+        }
+        let several = interleaved || self.schedule == PipelineSchedule::ZbH1;
+        let fits = several || (self.schedule == PipelineSchedule::Zbv && self.chunks == 2);
+        if !fits && self.chunks != 1 {
             out.push(format!(
                 "parallel.pipeline.chunks = {}: only an interleaved schedule has chunks; use 1, or schedule = \"interleaved\"",
                 self.chunks

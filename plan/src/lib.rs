@@ -6,16 +6,19 @@ mod bucket;
 mod config;
 mod memory;
 mod mesh;
+mod placement;
 mod problems;
 mod recompute;
 mod res;
 mod shares;
+pub mod split;
 mod terms;
 
 pub use bucket::{Bucket, DecayRun};
 pub use config::{ParallelConfig, PipelineConfig, PipelineSchedule, SizeConfig, TensorConfig, ZeroConfig};
 pub use memory::{Life, Memory, Persistent};
 pub use mesh::{LANES, Lane, Member, Mesh, RankId, Sharing, Stage};
+pub use placement::{Hop, Placement};
 pub use recompute::{Again, Recompute, Selective};
 pub use res::{Micro, Place, Res, Size};
 pub use terms::Squares;
@@ -42,6 +45,8 @@ pub struct Plan {
     pub positions: usize,
     /// `train.reproducible`: leaves of the sum over the global batch, or 0 for one leaf a rank.
     pub leaves: usize,
+    /// Layers of each stage; none: split evenly.
+    pub split: Option<Vec<usize>>,
     /// The backward is made in two halves, and what the second one needs is kept (zero-bubble schedules).
     pub split_backward: bool,
     buckets: Vec<UnitBucket>,
@@ -78,14 +83,12 @@ impl Plan {
         };
         let buckets: Vec<UnitBucket> = model.unit_range().map(bucket).collect();
         let terms = Terms::new(&part, mesh.tensor, model.heads.kv, &buckets);
-        let (recompute, types, split_backward) = (Recompute::NONE, 1, false);
-        Plan { model, part, mesh, dtype, recompute, types, positions, leaves, split_backward, buckets, terms }
+        let (recompute, types, split, split_backward) = (Recompute::NONE, 1, None, false);
+        Plan { model, part, mesh, dtype, recompute, types, positions, leaves, split, split_backward, buckets, terms }
     }
 
-    /// Layers of a stage: split evenly.
     pub fn layers(&self, stage: Stage) -> Range<usize> {
-        let (layers, stages) = (self.model.layers, self.mesh.stages());
-        layers * stage.0 / stages..layers * (stage.0 + 1) / stages
+        split::layers(&self.split, self.model.layers, self.mesh.stages(), stage)
     }
 
     /// Units of a stage: its layers; the ends belong to the first and the last.
@@ -98,7 +101,13 @@ impl Plan {
     /// The bucket that the first and the last stage both hold and step: that of tied embeddings. Its gradients are summed
     /// between them.
     pub fn tied_across(&self) -> Option<Unit> {
-        (self.model.tied && self.mesh.pipeline > 1).then(|| self.model.head_matrix_unit())
+        (self.model.tied && self.mesh.ends_apart()).then(|| self.model.head_matrix_unit())
+    }
+
+    /// One rank has both ends of a pipeline and tied embeddings: it comes back to the embedding when the head has been at other
+    /// micro-batches, so their gradients are not added in turn.
+    pub fn tied_in_a_v(&self) -> bool {
+        self.model.tied && self.mesh.pipeline > 1 && !self.mesh.ends_apart()
     }
 
     pub fn stage_of(&self, unit: Unit) -> Stage {

@@ -1,6 +1,7 @@
 //! Ranks, their place in the mesh, and the groups they talk in.
 //!
 //! Fastest to slowest: tensor, data, pipeline. The ranks at one place of the pipeline are a *plane* of data x tensor of them.
+use crate::{Hop, Placement};
 use model::{Tensor, TensorMode};
 use std::fmt;
 
@@ -46,12 +47,20 @@ pub enum Lane {
     SendUp,
     /// Those of the next stage.
     RecvUp,
+    /// In a V, activations of the way up: to the place before.
+    SendRising,
+    /// Those of the place after.
+    RecvRising,
+    /// In a V, gradients of the way up: to the place after.
+    SendFalling,
+    /// Those of the place before.
+    RecvFalling,
     /// Gradients of tied embeddings, between the first and the last stage.
     Tied,
     /// Losses and the gradient norm.
     World,
 }
-pub const LANES: [Lane; 17] = [
+pub const LANES: [Lane; 21] = [
     Lane::Compute,
     Lane::Tensor,
     Lane::Kv,
@@ -67,6 +76,10 @@ pub const LANES: [Lane; 17] = [
     Lane::RecvDown,
     Lane::SendUp,
     Lane::RecvUp,
+    Lane::SendRising,
+    Lane::RecvRising,
+    Lane::SendFalling,
+    Lane::RecvFalling,
     Lane::Tied,
     Lane::World,
 ];
@@ -90,6 +103,10 @@ impl Lane {
             Lane::RecvDown => "recv down",
             Lane::SendUp => "send up",
             Lane::RecvUp => "recv up",
+            Lane::SendRising => "send rising",
+            Lane::RecvRising => "recv rising",
+            Lane::SendFalling => "send falling",
+            Lane::RecvFalling => "recv falling",
             Lane::Tied => "tied",
             Lane::World => "world",
         }
@@ -101,13 +118,16 @@ impl Lane {
             Lane::RecvDown => Lane::SendDown,
             Lane::SendUp => Lane::RecvUp,
             Lane::RecvUp => Lane::SendUp,
+            Lane::SendRising => Lane::RecvRising,
+            Lane::RecvRising => Lane::SendRising,
+            Lane::SendFalling => Lane::RecvFalling,
+            Lane::RecvFalling => Lane::SendFalling,
             _ => self,
         }
     }
 }
 
-/// Sizes of the axes. Rank = (place * data + replica) * tensor + its index in the tensor-parallel group. Stage s is on the ranks
-/// whose place in the pipeline is s mod `pipeline`.
+/// Sizes of the axes. Rank = (place * data + replica) * tensor + its index in the tensor-parallel group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mesh {
     pub tensor: Tensor,
@@ -115,6 +135,8 @@ pub struct Mesh {
     pub pipeline: usize,
     /// Stages of a rank.
     pub chunks: usize,
+    /// Which ranks have which stages.
+    pub placement: Placement,
     /// Ranks that share the gradients of every micro-batch, and between uses the parameters: the weight group of `isp`, or the
     /// sharding group of ZeRO stages 2 and 3 (Rajbhandari et al. 2020). 1: everyone has them whole.
     pub weight: usize,
@@ -177,6 +199,7 @@ impl Mesh {
         data: 1,
         pipeline: 1,
         chunks: 1,
+        placement: Placement::Loop,
         weight: 1,
         whole_params: false,
         zero: 1,
@@ -203,11 +226,19 @@ impl Mesh {
     }
     /// The stages of a rank, in the order of the layers.
     pub fn stages_of(&self, rank: RankId) -> impl Iterator<Item = Stage> + Clone + use<> {
-        (self.place(rank)..self.stages()).step_by(self.pipeline).map(Stage)
+        self.placement.stages(self.place(rank), self.pipeline, self.chunks)
     }
     /// Is this one of the rank's stages?
     pub fn has(&self, rank: RankId, stage: Stage) -> bool {
-        stage.0 % self.pipeline == self.place(rank) && stage.0 < self.stages()
+        stage.0 < self.stages() && self.placement.place(stage, self.pipeline) == self.place(rank)
+    }
+    /// The way from a stage to the one before or after it.
+    pub fn hop(&self, from: Stage, to: Stage) -> Hop {
+        self.placement.hop(from, to, self.pipeline)
+    }
+    /// Are the first and the last stage on different ranks?
+    pub fn ends_apart(&self) -> bool {
+        self.placement.place(Stage(self.stages() - 1), self.pipeline) != 0
     }
     /// The first rank at a place of the pipeline.
     pub fn first(&self, place: usize) -> RankId {
@@ -263,10 +294,9 @@ impl Mesh {
     pub(crate) fn group(&self, rank: RankId, lane: Lane, kv_sharers: usize) -> Vec<RankId> {
         let (place, plane) = (self.place(rank), self.plane());
         let (in_plane, size) = (rank.0 % plane, self.tensor.size);
-        // With several chunks the pipeline is a ring.
-        let at = |place: usize| RankId(place % self.pipeline * plane + in_plane);
-        let next = (place + 1 < self.pipeline || self.chunks > 1).then(|| at(place + 1));
-        let previous = (place > 0 || self.chunks > 1).then(|| at(place + self.pipeline - 1));
+        let at = |place: usize| RankId(place * plane + in_plane);
+        let [previous, next] = self.placement.neighbours(place, self.pipeline, self.chunks).map(|place| place.map(at));
+        let v = |rank: Option<RankId>| rank.filter(|_| self.placement == Placement::V);
         let link = |from: Option<RankId>, to: Option<RankId>| match (from, to) {
             (Some(from), Some(to)) => vec![from, to],
             _ => vec![rank],
@@ -294,7 +324,11 @@ impl Mesh {
             Lane::RecvDown => link(previous, Some(rank)),
             Lane::SendUp => link(Some(rank), previous),
             Lane::RecvUp => link(next, Some(rank)),
-            Lane::Tied if self.pipeline > 1 && (place == 0 || place + 1 == self.pipeline) => {
+            Lane::SendRising => link(Some(rank), v(previous)),
+            Lane::RecvRising => link(v(next), Some(rank)),
+            Lane::SendFalling => link(Some(rank), v(next)),
+            Lane::RecvFalling => link(v(previous), Some(rank)),
+            Lane::Tied if self.ends_apart() && (place == 0 || place + 1 == self.pipeline) => {
                 [0, self.pipeline - 1].map(at).into()
             }
             Lane::Tied => vec![rank],

@@ -1,11 +1,18 @@
 //! Why a run cannot be laid out as asked, each with its way out. Keys are those of the run's config.
-use crate::{Plan, StepShape};
+use crate::{Plan, StepShape, split};
 use model::TensorMode;
 
 impl Plan {
     /// A model, or numbers of a step, that the mesh does not fit.
     pub fn problems(&self, shape: StepShape) -> Vec<String> {
-        [self.too_many_stages(), self.tokens_do_not_divide(shape.t), self.leaves_do_not_fit(shape.micros)].concat()
+        let split = self.split.as_ref().map(|split| split::check(split, self.model.layers, self.mesh.stages()));
+        [
+            self.too_many_stages(),
+            split.and_then(Result::err).into_iter().collect(),
+            self.tokens_do_not_divide(shape.t),
+            self.leaves_do_not_fit(shape.micros),
+        ]
+        .concat()
     }
 
     fn too_many_stages(&self) -> Vec<String> {
@@ -47,6 +54,10 @@ impl Plan {
             format!(
                 "train.reproducible = {n} is not a multiple of the data-parallel size {data}; try {}",
                 data.next_power_of_two()
+            )
+        } else if self.tied_in_a_v() && at_once == 1 {
+            format!(
+                "train.reproducible = {n} with tied embeddings and schedule = \"zbv\", whose first rank adds gradients of both ends as they come; use another schedule"
             )
         } else if at_once > 1 && n != global {
             format!(

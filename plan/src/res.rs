@@ -1,7 +1,7 @@
 //! What actions read and write: names of memory, by index. The bytes are in [`crate::memory`].
 use crate::{Plan, RankId, StepShape};
 use backend::{DType, Region, View};
-use model::{Inputs, Phase, Unit, UnitKind, block, ends};
+use model::{Inputs, Phase, TensorMode, Unit, UnitKind, block, ends};
 use std::fmt;
 
 /// Number of a micro-batch on its rank.
@@ -45,8 +45,10 @@ pub enum Res {
     X(Unit, Micro),
     /// What a unit keeps from forward to backward.
     Saved(Unit, Micro),
-    /// What a unit's backward needs meanwhile.
+    /// What a unit's computation needs meanwhile.
     Tmp(Unit, Micro),
+    /// What the second half of a split backward needs of the first.
+    Late(Unit, Micro),
     /// Gradient of the residual stream.
     Dx(Micro),
     /// A unit's whole bucket, where a rank keeps a part.
@@ -61,7 +63,7 @@ impl Res {
             Res::Param(_) | Res::Opt(_) | Res::Grad(..) | Res::Cache(_) => true,
             Res::Stats | Res::Count | Res::Norm | Res::Hyper | Res::Scale | Res::RopeTable | Res::Logits => true,
             Res::Batch(_) | Res::X(..) | Res::Saved(..) | Res::Tmp(..) | Res::Dx(_) => false,
-            Res::Unsharded(_) | Res::Unreduced(..) => false,
+            Res::Late(..) | Res::Unsharded(_) | Res::Unreduced(..) => false,
         }
     }
 }
@@ -97,6 +99,7 @@ impl Plan {
             Res::X(..) | Res::Dx(_) => (Region::Act, self.dtype, self.mesh.tensor.rows(t) * m.hidden),
             Res::Saved(u, _) => (Region::Act, self.dtype, self.saved(u, shape)),
             Res::Tmp(u, _) => (Region::Act, self.dtype, self.tmp(u, shape)),
+            Res::Late(u, _) => (Region::Act, self.dtype, self.late(u, shape)),
         };
         Size { region, dtype, len }
     }
@@ -112,13 +115,27 @@ impl Plan {
     }
 
     fn tmp(&self, unit: Unit, shape: StepShape) -> usize {
-        let (work, split) = (self.work(shape), self.split_backward);
+        let work = self.work(shape);
         match self.model.kind(unit) {
             UnitKind::Embedding => View::carved(self.dtype, &ends::embedding_tmp(&work)),
-            UnitKind::Attention { .. } => View::carved(self.dtype, &block::attention_tmp(&work, split)),
-            UnitKind::Mlp { .. } => View::carved(self.dtype, &block::mlp_tmp(&work, split)),
+            UnitKind::Attention { .. } => View::carved(self.dtype, &block::attention_tmp(&work)),
+            UnitKind::Mlp { .. } => View::carved(self.dtype, &block::mlp_tmp(&work)),
             UnitKind::Head => View::carved(self.dtype, &ends::head_tmp(&work)),
         }
+    }
+
+    fn late(&self, unit: Unit, shape: StepShape) -> usize {
+        let work = self.work(shape);
+        match self.model.kind(unit) {
+            UnitKind::Embedding | UnitKind::Head => 0,
+            UnitKind::Attention { .. } => View::carved(self.dtype, &block::attention_late(&work)),
+            UnitKind::Mlp { .. } => View::carved(self.dtype, &block::mlp_late(&work)),
+        }
+    }
+
+    /// Does the second half of a split backward need memory meanwhile?
+    pub fn works_late(&self) -> bool {
+        self.mesh.tensor.size > 1 && self.mesh.tensor.mode == TensorMode::Fsp
     }
 
     /// Does a forward need memory meanwhile?
@@ -150,6 +167,7 @@ impl Plan {
             Res::X(u, m) => format!("x {} {}", unit(u), m.0),
             Res::Saved(u, m) => format!("saved {} {}", unit(u), m.0),
             Res::Tmp(u, m) => format!("tmp {} {}", unit(u), m.0),
+            Res::Late(u, m) => format!("late {} {}", unit(u), m.0),
             Res::Dx(m) => format!("dx {}", m.0),
             Res::Unsharded(u) => format!("unsharded {}", unit(u)),
             Res::Unreduced(u, m) => format!("unreduced {} {}", unit(u), m.0),

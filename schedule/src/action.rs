@@ -2,7 +2,7 @@
 //! off the program.
 use model::Unit;
 use model::block::Half;
-use plan::{Lane, Micro, Place, Plan, Res, Stage};
+use plan::{Hop, Lane, Micro, Place, Plan, Res, Stage};
 
 /// One thing a rank does. No action depends on data: what does is a tensor that an operation reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -103,14 +103,30 @@ impl Action {
             Action::ReduceTied { .. } => Lane::Tied,
             Action::Gather { u } => plan.lane_of(*u, Lane::Gather),
             Action::ReduceStats => Lane::World,
-            Action::Send { what: Res::X(..), .. } => Lane::SendDown,
-            Action::Recv { what: Res::X(..), .. } => Lane::RecvDown,
-            Action::Send { .. } => Lane::SendUp,
-            Action::Recv { .. } => Lane::RecvUp,
+            Action::Send { what, to } => match (what, plan.mesh.hop(beside(*what, *to, false), *to)) {
+                (Res::X(..), Hop::Previous) => Lane::SendRising,
+                (Res::X(..), _) => Lane::SendDown,
+                (_, Hop::Next) => Lane::SendFalling,
+                (_, _) => Lane::SendUp,
+            },
+            Action::Recv { what, from } => match (what, plan.mesh.hop(*from, beside(*what, *from, true))) {
+                (Res::X(..), Hop::Previous) => Lane::RecvRising,
+                (Res::X(..), _) => Lane::RecvDown,
+                (_, Hop::Next) => Lane::RecvFalling,
+                (_, _) => Lane::RecvUp,
+            },
             Action::Begin | Action::Load { .. } | Action::Forward { .. } | Action::Backward { .. } => Lane::Compute,
             Action::Recompute { .. } | Action::Accumulate { .. } => Lane::Compute,
             Action::Merge { .. } | Action::SumSquares { .. } | Action::GradNorm => Lane::Compute,
             Action::Step { .. } | Action::Poison { .. } => Lane::Compute,
         }
+    }
+}
+
+/// The stage at the other end of a transfer: activations go down the stages, gradients up.
+fn beside(what: Res, stage: Stage, is_sender: bool) -> Stage {
+    match matches!(what, Res::X(..)) == is_sender {
+        true => Stage(stage.0 + 1),
+        false => Stage(stage.0.saturating_sub(1)),
     }
 }

@@ -3,7 +3,7 @@ use crate::pipeline::{self, Pass, StageAction};
 use crate::{Action, passes};
 use model::block::Half;
 use model::{Phase, Unit};
-use plan::{Again, Micro, PipelineSchedule, Place, Plan, RankId, Res, Sharing, Stage, StepShape};
+use plan::{Again, Hop, Micro, PipelineSchedule, Place, Plan, RankId, Res, Sharing, Stage, StepShape};
 use std::collections::VecDeque;
 
 pub fn lower(plan: &Plan, rank: RankId, shape: StepShape, policy: PipelineSchedule) -> Vec<Action> {
@@ -19,15 +19,16 @@ pub fn lower(plan: &Plan, rank: RankId, shape: StepShape, policy: PipelineSchedu
 
     // A receive is posted one pass early, so that it arrives behind the compute; not where it would arrive in what that pass
     // works on, the gradient of the same micro-batch in another stage.
-    let clash =
-        |a: &StageAction, b: &StageAction| (a.pass, b.pass, a.micro) == (Pass::Backward, Pass::Backward, b.micro);
+    let clash = |a: &StageAction, b: &StageAction| turns(a.pass) && turns(b.pass) && a.micro == b.micro;
     out.extend(passes.first().and_then(|p| receive(plan, p)));
     for (i, pass) in passes.iter().enumerate() {
         let (early, late): (Vec<_>, Vec<_>) = passes.get(i + 1).into_iter().partition(|next| !clash(pass, next));
         out.extend(early.into_iter().filter_map(|p| receive(plan, p)));
         match pass.pass {
             Pass::Forward => forward(plan, pass, &mut out),
-            Pass::Backward => backward(plan, pass, shape, &mut out),
+            Pass::Backward => backward(plan, pass, Half::Both, shape, &mut out),
+            Pass::Input => backward(plan, pass, Half::Input, shape, &mut out),
+            Pass::Weight => backward(plan, pass, Half::Weight, shape, &mut out),
         }
         out.extend(late.into_iter().filter_map(|p| receive(plan, p)));
     }
@@ -39,33 +40,55 @@ pub fn lower(plan: &Plan, rank: RankId, shape: StepShape, policy: PipelineSchedu
     passes::unshard(plan, shape, out)
 }
 
+/// Does the gradient of the residual stream pass the stage?
+fn turns(pass: Pass) -> bool {
+    match pass {
+        Pass::Forward | Pass::Weight => false,
+        Pass::Backward | Pass::Input => true,
+    }
+}
+
+/// The stage beside one, if what it makes has to travel.
+fn far(plan: &Plan, stage: Stage, beside: Option<usize>) -> Option<Stage> {
+    let beside = beside.map(Stage).filter(|beside| beside.0 < plan.mesh.stages())?;
+    (plan.mesh.hop(stage, beside) != Hop::Stay).then_some(beside)
+}
+
 fn receive(plan: &Plan, pass: &StageAction) -> Option<Action> {
     let (Stage(s), m) = (pass.stage, pass.micro);
-    let units = plan.units(pass.stage);
-    match pass.pass {
-        Pass::Forward if s > 0 => Some(Action::Recv { what: Res::X(Unit(units.start - 1), m), from: Stage(s - 1) }),
-        Pass::Backward if !plan.mesh.is_last(pass.stage) => Some(Action::Recv { what: Res::Dx(m), from: Stage(s + 1) }),
-        Pass::Forward | Pass::Backward => None,
-    }
+    let what = match pass.pass {
+        Pass::Forward => Res::X(Unit(plan.units(pass.stage).start.checked_sub(1)?), m),
+        Pass::Backward | Pass::Input => Res::Dx(m),
+        Pass::Weight => return None,
+    };
+    let from = if pass.pass == Pass::Forward { s.checked_sub(1) } else { Some(s + 1) };
+    far(plan, pass.stage, from).map(|from| Action::Recv { what, from })
 }
 
 fn forward(plan: &Plan, pass: &StageAction, out: &mut Vec<Action>) {
     let (units, m) = (plan.units(pass.stage), pass.micro);
     out.extend(units.clone().map(|u| Action::Forward { u: Unit(u), m }));
-    if !plan.mesh.is_last(pass.stage) {
-        out.push(Action::Send { what: Res::X(Unit(units.end - 1), m), to: Stage(pass.stage.0 + 1) });
-    }
+    let next = far(plan, pass.stage, Some(pass.stage.0 + 1));
+    out.extend(next.map(|to| Action::Send { what: Res::X(Unit(units.end - 1), m), to }));
 }
 
-fn backward(plan: &Plan, pass: &StageAction, shape: StepShape, out: &mut Vec<Action>) {
+fn backward(plan: &Plan, pass: &StageAction, half: Half, shape: StepShape, out: &mut Vec<Action>) {
     let m = pass.micro;
     // Of the sums of a bucket that follow each other, the first begins at once and the next backward hides it.
     let mut later: VecDeque<Vec<Action>> = VecDeque::new();
     for u in plan.units(pass.stage).rev().map(Unit) {
-        out.extend(recompute(plan, u, m));
-        out.push(backward_of(plan, u, m, Half::Both, shape));
+        // Both ends do it all at once: their second half would need as much memory as the logits.
+        let half = match half {
+            Half::Weight if plan.is_end(u) => continue,
+            _ if plan.is_end(u) => Half::Both,
+            half => half,
+        };
+        if half != Half::Weight {
+            out.extend(recompute(plan, u, m));
+        }
+        out.push(backward_of(plan, u, m, half, shape));
         out.extend(later.pop_front().unwrap_or_default());
-        for u in plan.completes(u) {
+        for u in plan.completes(u).filter(|_| half != Half::Input) {
             let mut sums = sums(plan, u, m, shape).into_iter();
             out.extend(sums.next().unwrap_or_default());
             for (i, sum) in sums.enumerate() {
@@ -77,9 +100,8 @@ fn backward(plan: &Plan, pass: &StageAction, shape: StepShape, out: &mut Vec<Act
         }
     }
     out.extend(later.into_iter().flatten());
-    if pass.stage.0 > 0 {
-        out.push(Action::Send { what: Res::Dx(m), to: Stage(pass.stage.0 - 1) });
-    }
+    let before = far(plan, pass.stage, pass.stage.0.checked_sub(1)).filter(|_| half != Half::Weight);
+    out.extend(before.map(|to| Action::Send { what: Res::Dx(m), to }));
 }
 
 fn backward_of(plan: &Plan, u: Unit, m: Micro, half: Half, shape: StepShape) -> Action {

@@ -155,11 +155,12 @@ fn parse_res(words: &[&str], plan: &Plan) -> Result<Res, String> {
         ["x", u, m] => Res::X(parse_unit(u, plan)?, micro(m)?),
         ["saved", u, m] => Res::Saved(parse_unit(u, plan)?, micro(m)?),
         ["tmp", u, m] => Res::Tmp(parse_unit(u, plan)?, micro(m)?),
+        ["late", u, m] => Res::Late(parse_unit(u, plan)?, micro(m)?),
         ["unsharded", u] => Res::Unsharded(parse_unit(u, plan)?),
         ["unreduced", u, m] => Res::Unreduced(parse_unit(u, plan)?, micro(m)?),
         _ => {
             return Err(format!(
-                "`{}` is not planned memory: batch, x, saved, tmp, dx, unsharded or unreduced",
+                "`{}` is not planned memory: batch, x, saved, tmp, late, dx, unsharded or unreduced",
                 words.join(" ")
             ));
         }

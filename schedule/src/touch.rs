@@ -72,9 +72,11 @@ impl Action {
             // The gradients of vectors are there already.
             Action::Backward { u, m, half: Half::Weight, place, .. } => {
                 let grad = plan.grad_to(u, m, place);
-                touch([Saved(u, m), Tmp(u, m), grad], [Tmp(u, m), grad])
+                let mut t = touch([Saved(u, m), Late(u, m), grad], [grad]);
+                t.writes.extend(plan.works_late().then_some(Tmp(u, m)));
+                t
             }
-            Action::Backward { u, m, place, acc, .. } => {
+            Action::Backward { u, m, half, place, acc } => {
                 let (w, grad) = (plan.weights(u), plan.grad_to(u, m, place));
                 let mut grads = vec![grad];
                 let mut t = match plan.model.kind(u) {
@@ -95,6 +97,7 @@ impl Action {
                         )
                     }
                 };
+                t.writes.extend((half == Half::Input).then_some(Late(u, m)));
                 grads.dedup();
                 if acc {
                     t.reads.extend(&grads);

@@ -6,6 +6,7 @@ mod goldens;
 mod mutants;
 mod python;
 mod real_model;
+mod schedules;
 mod suites;
 mod tidy;
 mod torch_step;
@@ -47,6 +48,7 @@ enum Job {
     },
     RealModel(real_model::Args),
     FineTune(fine_tune::Args),
+    Schedules(schedules::Args),
     TorchStep(torch_step::Args),
 }
 
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Job::Mutants { files } => mutants::main(&root, files),
         Job::RealModel(args) => real_model::main(&root, args),
         Job::FineTune(args) => fine_tune::main(&root, args),
+        Job::Schedules(args) => schedules::main(&root, args),
         Job::TorchStep(args) => torch_step::main(&root, args),
     });
     match result {

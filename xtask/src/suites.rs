@@ -1,6 +1,6 @@
 //! `cargo xtask suites`: the tests that need more than Cargo, where it is there.
 use crate::python::{Python, TRANSFORMERS};
-use crate::{families, real_model};
+use crate::{families, real_model, schedules};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::time::Instant;
@@ -14,6 +14,7 @@ struct Suite {
 
 const SUITES: &[Suite] = &[
     Suite { name: "families", skipped: |_, python| python.lacks(families::NEEDS), run: families::main },
+    Suite { name: "schedules", skipped: |_, python| python.lacks(schedules::NEEDS), run: schedules::compare },
     Suite {
         name: "trained-checkpoint",
         skipped: |_, python| python.lacks(TRANSFORMERS),

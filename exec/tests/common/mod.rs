@@ -72,6 +72,7 @@ impl Layout {
         };
         let mut plan = Plan::new(model, self.mesh(), self.dtype, T, self.leaves);
         plan.recompute = self.recompute;
+        plan.split_backward = self.policy.splits_backward();
         plan.types = TYPES;
         plan
     }
@@ -80,7 +81,7 @@ impl Layout {
     pub fn mesh(&self) -> Mesh {
         let config = ParallelConfig {
             tensor: TensorConfig { size: self.tensor.size, mode: self.tensor.mode },
-            pipeline: PipelineConfig { size: self.pipeline, schedule: self.policy, chunks: self.chunks },
+            pipeline: PipelineConfig { size: self.pipeline, schedule: self.policy, chunks: self.chunks, layers: None },
             weight: SizeConfig { size: self.weight },
             expert: SizeConfig { size: 1 },
             zero: ZeroConfig { stage: self.stage, size: self.zero as isize },

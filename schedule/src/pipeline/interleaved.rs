@@ -12,23 +12,32 @@ pub fn round(pipeline: usize, micros: usize) -> usize {
     micros / rounds.unwrap_or(1)
 }
 
-pub fn order(place: usize, pipeline: usize, chunks: usize, micros: usize) -> Vec<StageAction> {
+/// All passes of one kind, round by round.
+pub fn passes(
+    pass: Pass,
+    place: usize,
+    pipeline: usize,
+    chunks: usize,
+    micros: usize,
+) -> impl Iterator<Item = StageAction> {
     let round_len = round(pipeline, micros);
-    let passes = |pass: Pass| {
-        let round = move |r: usize| round_len * r..round_len * (r + 1);
-        let stage = move |i: usize| match pass {
-            Pass::Forward => Stage(i * pipeline + place),
-            Pass::Backward => Stage((chunks - 1 - i) * pipeline + place),
-        };
-        let of = move |r, i| round(r).map(move |m| StageAction { stage: stage(i), pass, micro: Micro(m) });
-        (0..micros / round_len).flat_map(move |r| (0..chunks).flat_map(move |i| of(r, i)))
+    let round = move |r: usize| round_len * r..round_len * (r + 1);
+    let stage = move |i: usize| match pass {
+        Pass::Forward => Stage(i * pipeline + place),
+        Pass::Backward | Pass::Input | Pass::Weight => Stage((chunks - 1 - i) * pipeline + place),
     };
-    let [mut forward, backward] = [Pass::Forward, Pass::Backward].map(passes);
-    let warm_up = (chunks - 1) * round_len + 2 * (pipeline - 1 - place);
+    let of = move |r, i| round(r).map(move |m| StageAction { stage: stage(i), pass, micro: Micro(m) });
+    (0..micros / round_len).flat_map(move |r| (0..chunks).flat_map(move |i| of(r, i)))
+}
+
+pub fn order(place: usize, pipeline: usize, chunks: usize, micros: usize) -> Vec<StageAction> {
+    let passes = |pass| passes(pass, place, pipeline, chunks, micros);
+    let mut forward = passes(Pass::Forward);
+    let warm_up = (chunks - 1) * round(pipeline, micros) + 2 * (pipeline - 1 - place);
     let mut out: Vec<StageAction> = forward.by_ref().take(warm_up).collect();
-    for pass in backward {
+    for backward in passes(Pass::Backward) {
         out.extend(forward.next());
-        out.push(pass);
+        out.push(backward);
     }
     out
 }

@@ -51,6 +51,10 @@ impl State<'_> {
     pub(super) fn has(&self, stage: usize) -> bool {
         self.plan.mesh.has(self.rank, Stage(stage))
     }
+    /// Does this rank have both stages, so that nothing travels between them?
+    pub(super) fn stays(&self, one: Stage, other: Stage) -> bool {
+        self.plan.mesh.hop(one, other) == plan::Hop::Stay
+    }
     /// Is the unit before it in the same stage?
     fn follows(&self, u: Unit) -> bool {
         self.plan.units(self.plan.stage_of(u)).start < u.0
@@ -162,7 +166,7 @@ impl State<'_> {
             return Ok(());
         }
         let before = Unit(u.0 - 1);
-        if self.follows(u) {
+        if self.follows(u) || self.stays(self.plan.stage_of(u), self.plan.stage_of(before)) {
             self.need(Action::Forward { u: before, m })
         } else {
             self.need(Action::Recv { what: Res::X(before, m), from: self.plan.stage_of(before) })
@@ -220,11 +224,11 @@ impl State<'_> {
         for m in self.micros() {
             self.units.iter().try_for_each(|&u| need(Action::Forward { u, m }))?;
             for stage in self.plan.mesh.stages_of(self.rank) {
-                if !self.plan.mesh.is_last(stage) {
+                if !self.plan.mesh.is_last(stage) && !self.stays(stage, Stage(stage.0 + 1)) {
                     let last = Unit(self.plan.units(stage).end - 1);
                     need(Action::Send { what: Res::X(last, m), to: Stage(stage.0 + 1) })?;
                 }
-                if self.trains() && stage.0 > 0 {
+                if self.trains() && stage.0 > 0 && !self.stays(stage, Stage(stage.0 - 1)) {
                     need(Action::Send { what: Res::Dx(m), to: Stage(stage.0 - 1) })?;
                 }
             }
