@@ -12,6 +12,8 @@
 //! Read on in [`threads`](mod@threads), then `tests/suite/engines.rs`, which says what every engine must do.
 mod call;
 mod meta;
+mod mpi;
+mod processes;
 mod queued;
 mod threads;
 mod tree;
@@ -19,6 +21,8 @@ mod uneven;
 
 pub use call::{Call, Coll};
 pub use meta::Meta;
+pub use mpi::{Launcher, MpiError, MpiSettings, mpi};
+pub use processes::{Bytes, Processes, Request, Transport};
 pub use queued::Queued;
 pub use threads::{Threads, threads};
 pub use uneven::all_to_all_uneven;
@@ -92,6 +96,18 @@ pub enum CommError {
     Left { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize> },
     #[error("{comm}, operation {seq}, {call}: ranks {ranks:?} did not come within {timeout:?}")]
     Missing { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize>, timeout: Duration },
+    #[error("{comm}, operation {seq}, {call}: all came, but from ranks {ranks:?} nothing more within {timeout:?}")]
+    Stalled { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize>, timeout: Duration },
+    #[error("{comm}: rank {rank} takes it for another group; all ranks join their groups in the same order")]
+    OtherGroup { comm: Arc<str>, rank: usize },
+    #[error("{comm}: this process has left its world")]
+    Closed { comm: Arc<str> },
+    #[error("{what} (told by rank {by})")]
+    Told { by: usize, what: Arc<str> },
+    #[error("{comm}: {by}: {what}")]
+    Transport { comm: Arc<str>, by: Arc<str>, what: Arc<str> },
+    #[error("{error}; then {what}")]
+    Then { error: Box<CommError>, what: Arc<str> },
     #[error("{comm}: rank {rank} gave up: {reason}")]
     Aborted { comm: Arc<str>, rank: usize, reason: Arc<str> },
 }

@@ -117,7 +117,7 @@ fn uneven_counts_that_disagree() {
             // Who has nothing to do with the pair may have ended well; it is told at its next call.
             Ok(()) => {
                 thread::sleep(LATE);
-                call(rank, AllReduce, view(DType::F32, 512, 3))
+                call(rank, AllReduce, view(DType::F32, 600, 3))
             }
             Err(error) => Outcome::Error(error.to_string()),
         }

@@ -1,6 +1,6 @@
 //! Random programs over several groups and lanes, with many operations in flight, against a sequential model.
 use crate::numbers::{Random, bits, input, sum};
-use crate::ranks::{Engine, Rank, view, within, world};
+use crate::ranks::{ENGINES, Engine, Rank, view, within, world};
 use backend::{DType, View, download, upload};
 use comm::Coll::{self, *};
 use comm::Ticket;
@@ -171,7 +171,7 @@ fn issue(program: &[Line], rank: &mut Rank) -> Vec<u64> {
 fn random_programs_equal_the_sequential_model() {
     const LINES: usize = if cfg!(miri) { 20 } else { 2000 };
     within(LIMIT, || {
-        for (seed, engine) in [(1, Engine::Threads), (2, Engine::Queued { seed: 2 }), (3, Engine::Queued { seed: 3 })] {
+        for (seed, engine) in (1..).zip(ENGINES.into_iter().chain([Engine::Queued { seed: 3 }])) {
             let program = program(LINES, &mut Random(seed));
             let want = model(&program);
             assert!(want.iter().flatten().all(|x| x.is_finite()), "the test shows less where sums overflow");

@@ -1,6 +1,7 @@
 //! Ranks for tests: a device and the ends of some communicators each, on every engine.
+use crate::mailbox::mailboxes;
 use backend::{Access, Backend, DType, Region, Sizes, View};
-use comm::{Coll, CommError, Communicator, Threads, Ticket, Transfer};
+use comm::{Coll, CommError, Communicator, Processes, Threads, Ticket, Transfer};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::{thread, time::Duration};
 
@@ -11,8 +12,37 @@ pub enum Engine {
     Queued {
         seed: u64,
     },
+    /// The engine of processes, whose messages are passed inside of this one.
+    Mailboxes,
+    /// The same behind queues.
+    QueuedMailboxes {
+        seed: u64,
+    },
 }
-pub const ENGINES: [Engine; 2] = [Engine::Threads, Engine::Queued { seed: 1 }];
+pub const ENGINES: [Engine; 4] =
+    [Engine::Threads, Engine::Queued { seed: 1 }, Engine::Mailboxes, Engine::QueuedMailboxes { seed: 2 }];
+
+impl Engine {
+    /// Of the delays, if operations pass behind queues.
+    pub fn seed(self) -> Option<u64> {
+        match self {
+            Engine::Threads | Engine::Mailboxes => None,
+            Engine::Queued { seed } | Engine::QueuedMailboxes { seed } => Some(seed),
+        }
+    }
+
+    fn ends(self, n: usize, timeout: Duration) -> Vec<Box<dyn comm::Engine>> {
+        match self {
+            Engine::Threads | Engine::Queued { .. } => {
+                Threads::world(n, timeout).into_iter().map(|end| Box::new(end) as Box<dyn comm::Engine>).collect()
+            }
+            Engine::Mailboxes | Engine::QueuedMailboxes { .. } => {
+                let process = |wire| Box::new(Processes::new(Box::new(wire), timeout)) as Box<dyn comm::Engine>;
+                mailboxes(n).into_iter().map(process).collect()
+            }
+        }
+    }
+}
 
 pub struct Rank {
     pub id: usize,
@@ -73,8 +103,8 @@ pub fn world<T: Send>(
 ) -> Vec<thread::Result<T>> {
     let body = &body;
     thread::scope(|scope| {
-        let start = |threads| scope.spawn(move || body(&mut rank(engine, bytes, &threads, groups)));
-        let ranks: Vec<_> = Threads::world(n, timeout).into_iter().map(start).collect();
+        let start = |end: Box<dyn comm::Engine>| scope.spawn(move || body(&mut rank(engine, bytes, &*end, groups)));
+        let ranks: Vec<_> = engine.ends(n, timeout).into_iter().map(start).collect();
         ranks.into_iter().map(|rank| rank.join()).collect()
     })
 }
@@ -83,12 +113,12 @@ pub fn world<T: Send>(
 fn rank(engine: Engine, bytes: usize, ends: &dyn comm::Engine, groups: &[(&str, Vec<usize>)]) -> Rank {
     let id = ends.rank();
     let own = groups.iter().filter(|(_, members)| members.contains(&id));
-    let ends: Vec<_> = own.map(|(name, members)| ends.join(name, members).expect("threads join at once")).collect();
+    let ends: Vec<_> = own.map(|(name, members)| ends.join(name, members).expect("nobody waits in `join`")).collect();
     let mut sizes = Sizes::default();
     sizes[Region::Misc as usize] = bytes;
-    match engine {
-        Engine::Threads => Rank { id, dev: Box::new(backend::Cpu::new(sizes, 1)), comms: ends },
-        Engine::Queued { seed } => {
+    match engine.seed() {
+        None => Rank { id, dev: Box::new(backend::Cpu::new(sizes, 1)), comms: ends },
+        Some(seed) => {
             let seed = |lane: usize| Some(seed + (id * 100 + lane) as u64);
             let dev = backend::Queued::new(sizes, 1, seed(0));
             let lane = |(i, end)| Box::new(comm::Queued::new(end, dev.queue(), seed(i + 1))) as Box<dyn Communicator>;
