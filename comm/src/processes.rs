@@ -17,6 +17,7 @@ use crate::{Aborter, Call, Coll, CommError, Communicator, Engine, Open, Ticket};
 use backend::{Loan, Mark};
 use flight::Peers;
 use group::{Group, TAGS};
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -65,6 +66,13 @@ impl Processes {
     }
 }
 
+impl fmt::Debug for Processes {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let hub = self.shared.hub();
+        write!(f, "process {} of {} by {}", self.rank, hub.wire.size(), hub.wire.name())
+    }
+}
+
 impl Engine for Processes {
     fn rank(&self) -> usize {
         self.rank
@@ -100,16 +108,15 @@ impl Drop for Processes {
         }
         let began = Instant::now();
         let Ok(mut hub) = self.shared.hub.lock() else { return };
-        // An end behind a queue is dropped by its lane, when that is done.
-        let lives = |group: &Group| group.is_busy() || !group.is_gone();
-        while hub.groups.iter().any(lives) && began.elapsed() < self.timeout {
+        // An end behind a queue is dropped by its lane, when that is done. Elsewhere it takes as long as it takes.
+        while !hub.groups.iter().all(Group::is_past) && began.elapsed() < self.timeout {
             hub.progress();
             drop(hub);
             std::thread::sleep(NAP);
             hub = self.shared.hub();
         }
-        // Where messages are under way for good, the transport would wait for them: whoever started us cleans up.
-        let clean = !std::thread::panicking() && !hub.groups.iter().any(lives);
+        // Where something broke there may be messages that nobody receives. Then whoever started us cleans up.
+        let clean = hub.groups.iter().all(|group| group.is_past() && !group.is_broken());
         hub.groups.iter_mut().for_each(Group::close);
         if clean {
             hub.wire.close().unwrap_or_else(|what| panic!("{}: {what}", hub.wire.name()));

@@ -169,10 +169,11 @@ impl Mpi {
 
     /// One line, as the library says who it is.
     pub fn version(&self) -> String {
-        self.text(|text, len| {
+        let text = self.text(|text, len| {
             // SAFETY: there is room for any version.
             unsafe { (self.library_version)(text, len) }
-        })
+        });
+        text.split(';').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     pub fn done(&self, code: c_int) -> Result<(), String> {
@@ -190,6 +191,7 @@ impl Mpi {
         self.done(call(&mut out)).map(|()| out)
     }
 
+    /// Its lines, as one.
     fn text(&self, call: impl FnOnce(*mut c_char, *mut c_int) -> c_int) -> String {
         let mut text = vec![0u8; TEXT];
         let mut len = 0;
@@ -198,7 +200,8 @@ impl Mpi {
             return format!("MPI has no words for it (code {code})");
         }
         let text = String::from_utf8_lossy(&text[..len as usize]).into_owned();
-        text.trim_end_matches('\0').lines().next().unwrap_or_default().trim().to_string()
+        let text = text.trim_end_matches('\0').trim();
+        text.lines().map(str::trim).collect::<Vec<_>>().join("; ")
     }
 }
 

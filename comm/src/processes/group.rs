@@ -113,9 +113,15 @@ impl Group {
         !self.queues.is_empty() || !self.outgoing.is_empty()
     }
 
-    /// Whether its end was dropped.
-    pub fn is_gone(&self) -> bool {
-        self.gone
+    /// Whether all ends were dropped and no message is under way. Of a group that is broken, the own end: others may
+    /// never come to that.
+    pub fn is_past(&self) -> bool {
+        let left = |member: &usize| self.left[*member].is_some();
+        self.gone && !self.is_busy() && (self.broken.is_some() || self.others().iter().all(left))
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
     }
 
     /// Goes on as far as it can without waiting. To `listen` is to ask for notes.
@@ -127,6 +133,10 @@ impl Group {
     }
 
     fn advance(&mut self, wire: &mut dyn Transport, listen: bool) -> Result<(), CommError> {
+        if self.is_past() {
+            self.staging = Staging::default();
+            return Ok(());
+        }
         self.deliver(wire).map_err(|what| self.transport(wire, what))?;
         if self.broken.is_some() {
             return Ok(());

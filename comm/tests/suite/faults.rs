@@ -1,5 +1,5 @@
 //! What goes wrong is an error on every member, naming group, operation and ranks. Nothing hangs.
-use crate::ranks::{ENGINES, Rank, view, within, world};
+use crate::ranks::{ENGINES, Engine, Rank, view, within, world};
 use backend::{Access, Arena, Backend, DType, Mark, Queue, View};
 use comm::Coll::{self, *};
 use comm::Communicator;
@@ -11,40 +11,66 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 const LATE: Duration = Duration::from_millis(600);
 
 /// Ranks 1, 2 and 3 of four form the group. After one good operation each runs `body`, and `survivors` of them report
-/// an error that contains all of `want`, on both engines.
-fn check(survivors: usize, want: &'static [&'static str], body: fn(&mut Rank) -> Outcome) {
-    within(LIMIT, move || {
-        for engine in ENGINES {
-            let group = [(NAME, vec![1, 2, 3])];
-            let results = world(engine, 4, 1024, &group, TIMEOUT, |rank| match rank.id {
-                0 => Outcome::Away,
-                _ => {
-                    rank.go(0, AllReduce, None, Some(f32s(3))).expect("it is complete, whatever comes after it");
-                    body(rank)
-                }
-            });
-            let mut errors = vec![];
-            for result in results {
-                match result {
-                    Ok(Outcome::Error(error)) => errors.push(error),
-                    Ok(Outcome::Good) => panic!("a fault went unseen, {engine:?}"),
-                    Ok(Outcome::Away) => {}
-                    Err(panic) => assert_eq!(panic.downcast_ref(), Some(&PANIC)),
-                }
+/// an error that contains all of `want`.
+pub struct Fault {
+    pub survivors: usize,
+    pub want: &'static [&'static str],
+    pub body: fn(&mut Rank) -> Outcome,
+}
+
+const fn fault(survivors: usize, want: &'static [&'static str], body: fn(&mut Rank) -> Outcome) -> Fault {
+    Fault { survivors, want, body }
+}
+
+impl Fault {
+    pub fn check(&self, engine: Engine) {
+        let Fault { survivors, want, body } = self;
+        let group = [(NAME, vec![1, 2, 3])];
+        let results = world(engine, 4, 1024, &group, TIMEOUT, |rank| match rank.id {
+            0 => Outcome::Away,
+            _ => {
+                rank.go(0, AllReduce, None, Some(f32s(3))).expect("it is complete, whatever comes after it");
+                body(rank)
             }
-            assert_eq!(errors.len(), survivors, "{engine:?}: {errors:?}");
-            for error in errors {
-                let told = want.iter().chain(&[NAME]).all(|part| error.contains(part));
-                assert!(told, "{engine:?}: {error:?} does not tell {want:?}");
+        });
+        let mut errors = vec![];
+        for result in results {
+            match result {
+                Ok(Outcome::Error(error)) => errors.push(error),
+                Ok(Outcome::Good) => panic!("a fault went unseen, {engine:?}"),
+                Ok(Outcome::Away) => {}
+                Err(panic) => assert_eq!(panic.downcast_ref(), Some(&PANIC)),
             }
         }
-    });
+        // Of processes, each counts only its own.
+        assert!(errors.len() == *survivors || engine.process().is_some(), "{engine:?}: {errors:?}");
+        for error in errors {
+            let told = want.iter().chain(&[NAME]).all(|part| error.contains(part));
+            assert!(told, "{engine:?}: {error:?} does not tell {want:?}");
+        }
+    }
+}
+
+/// A fault for each test, and the table of all.
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident: $fault:expr;)*) => {
+        pub const FAULTS: &[(&str, Fault)] = &[$((stringify!($name), $fault)),*];
+        $($(#[$doc])* #[test]
+        fn $name() {
+            within(LIMIT, || ENGINES.into_iter().for_each(|engine| $fault.check(engine)));
+        })*
+    };
+}
+
+/// Of those that show only when time goes by.
+fn check(survivors: usize, want: &'static [&'static str], body: fn(&mut Rank) -> Outcome) {
+    within(LIMIT, move || ENGINES.into_iter().for_each(|engine| fault(survivors, want, body).check(engine)));
 }
 
 const PANIC: &str = "this rank fails by itself";
 
 #[derive(PartialEq, Debug)]
-enum Outcome {
+pub enum Outcome {
     Good,
     Error(String),
     /// Takes no part, or left.
@@ -70,42 +96,61 @@ fn f32s(len: usize) -> View {
     view(DType::F32, 0, len)
 }
 
-#[test]
-fn mismatched_operation() {
-    check(3, &["operation 1", "rank 1 called AllGather of 6 F32", "called AllReduce of 6 F32"], |rank| {
-        call(rank, if rank.id == 1 { AllGather } else { AllReduce }, f32s(6))
-    });
-}
-#[test]
-fn mismatched_root() {
-    check(3, &["operation 1", "rank 2 called Broadcast from 2 of 6 F32", "called Broadcast from 3 of 6"], |rank| {
-        let root = if rank.id == 2 { 1 } else { 2 };
-        call(rank, Broadcast { root }, f32s(6))
-    });
-}
-#[test]
-fn a_barrier_that_one_does_not_reach() {
-    check(2, &["operation 1, Barrier: ranks [2] left before it"], |rank| match rank.id {
-        2 => Outcome::Away,
-        _ => match rank.go(0, Barrier, None, None).and_then(|()| rank.comms[0].finish()) {
-            Ok(()) => Outcome::Good,
-            Err(error) => Outcome::Error(error.to_string()),
+faults! {
+    mismatched_operation: fault(
+        3,
+        &["operation 1", "rank 1 called AllGather of 6 F32", "called AllReduce of 6 F32"],
+        |rank| call(rank, if rank.id == 1 { AllGather } else { AllReduce }, f32s(6)),
+    );
+    mismatched_root: fault(
+        3,
+        &["operation 1", "rank 2 called Broadcast from 2 of 6 F32", "called Broadcast from 3 of 6"],
+        |rank| call(rank, Broadcast { root: if rank.id == 2 { 1 } else { 2 } }, f32s(6)),
+    );
+    mismatched_length: fault(
+        3,
+        &["operation 1", "rank 3 called AllReduce of 7 F32", "called AllReduce of 6 F32"],
+        |rank| call(rank, AllReduce, f32s(if rank.id == 3 { 7 } else { 6 })),
+    );
+    mismatched_dtype: fault(
+        3,
+        &["operation 1", "rank 2 called AllGather of 6 F64", "called AllGather of 6 U32"],
+        |rank| call(rank, AllGather, view(if rank.id == 2 { DType::F64 } else { DType::U32 }, 0, 6)),
+    );
+    a_barrier_that_one_does_not_reach: fault(
+        2,
+        &["operation 1, Barrier: ranks [2] left before it"],
+        |rank| match rank.id {
+            2 => Outcome::Away,
+            _ => match rank.go(0, Barrier, None, None).and_then(|()| rank.comms[0].finish()) {
+                Ok(()) => Outcome::Good,
+                Err(error) => Outcome::Error(error.to_string()),
+            },
         },
-    });
+    );
+    a_rank_that_leaves: fault(
+        2,
+        &["operation 1, ReduceScatter of 6 F32: ranks [2] left before it"],
+        |rank| if rank.id == 2 { Outcome::Away } else { call(rank, ReduceScatter, f32s(6)) },
+    );
+    a_rank_that_panics: fault(
+        2,
+        &["operation 1, AllGather of 6 F32: ranks [3] left before it"],
+        |rank| if rank.id == 3 { panic!("this rank fails by itself") } else { call(rank, AllGather, f32s(6)) },
+    );
+    a_rank_that_gives_up_says_why: fault(
+        3,
+        &["rank 2 gave up: its disk is full"],
+        |rank| {
+            if rank.id == 2 {
+                rank.comms[0].abort("its disk is full");
+                rank.comms[0].abort("and more, which nobody needs");
+            }
+            call(rank, AllReduce, f32s(6))
+        },
+    );
 }
-#[test]
-fn mismatched_length() {
-    check(3, &["operation 1", "rank 3 called AllReduce of 7 F32", "called AllReduce of 6 F32"], |rank| {
-        call(rank, AllReduce, f32s(if rank.id == 3 { 7 } else { 6 }))
-    });
-}
-#[test]
-fn mismatched_dtype() {
-    check(3, &["operation 1", "rank 2 called AllGather of 6 F64", "called AllGather of 6 U32"], |rank| {
-        let dtype = if rank.id == 2 { DType::F64 } else { DType::U32 };
-        call(rank, AllGather, view(dtype, 0, 6))
-    });
-}
+
 #[test]
 fn uneven_counts_that_disagree() {
     let want: &[&str] =
@@ -124,36 +169,12 @@ fn uneven_counts_that_disagree() {
     });
 }
 #[test]
-fn a_rank_that_gives_up_says_why() {
-    check(3, &["rank 2 gave up: its disk is full"], |rank| {
-        if rank.id == 2 {
-            rank.comms[0].abort("its disk is full");
-            rank.comms[0].abort("and more, which nobody needs");
-        }
-        call(rank, AllReduce, f32s(6))
-    });
-}
-#[test]
 fn a_late_rank_is_told_too() {
     check(3, &["operation 1, AllReduce of 6 F32: ranks [2] did not come within 200ms"], |rank| {
         if rank.id == 2 {
             thread::sleep(LATE);
         }
         call(rank, AllReduce, f32s(6))
-    });
-}
-#[test]
-fn a_rank_that_leaves() {
-    check(2, &["operation 1, ReduceScatter of 6 F32: ranks [2] left before it"], |rank| match rank.id {
-        2 => Outcome::Away,
-        _ => call(rank, ReduceScatter, f32s(6)),
-    });
-}
-#[test]
-fn a_rank_that_panics() {
-    check(2, &["operation 1, AllGather of 6 F32: ranks [3] left before it"], |rank| match rank.id {
-        3 => panic!("this rank fails by itself"),
-        _ => call(rank, AllGather, f32s(6)),
     });
 }
 /// Each pair counts its own operations; a pair's error is the group's.

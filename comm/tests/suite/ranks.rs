@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::{thread, time::Duration};
 
 #[derive(Clone, Copy, Debug)]
-pub enum Engine {
+pub enum Engine<'a> {
     Threads,
     /// Device and lanes behind queues, with random delays.
     Queued {
@@ -18,16 +18,29 @@ pub enum Engine {
     QueuedMailboxes {
         seed: u64,
     },
+    /// This process, of a world of processes.
+    Process(&'a Processes),
+    /// The same behind queues.
+    QueuedProcess(&'a Processes, u64),
 }
-pub const ENGINES: [Engine; 4] =
+/// Those that need nobody else.
+pub const ENGINES: [Engine<'static>; 4] =
     [Engine::Threads, Engine::Queued { seed: 1 }, Engine::Mailboxes, Engine::QueuedMailboxes { seed: 2 }];
 
-impl Engine {
+impl<'a> Engine<'a> {
     /// Of the delays, if operations pass behind queues.
     pub fn seed(self) -> Option<u64> {
         match self {
-            Engine::Threads | Engine::Mailboxes => None,
-            Engine::Queued { seed } | Engine::QueuedMailboxes { seed } => Some(seed),
+            Engine::Threads | Engine::Mailboxes | Engine::Process(_) => None,
+            Engine::Queued { seed } | Engine::QueuedMailboxes { seed } | Engine::QueuedProcess(_, seed) => Some(seed),
+        }
+    }
+
+    /// The process that this is, if other ranks are other processes.
+    pub fn process(self) -> Option<&'a Processes> {
+        match self {
+            Engine::Threads | Engine::Queued { .. } | Engine::Mailboxes | Engine::QueuedMailboxes { .. } => None,
+            Engine::Process(process) | Engine::QueuedProcess(process, _) => Some(process),
         }
     }
 
@@ -40,6 +53,7 @@ impl Engine {
                 let process = |wire| Box::new(Processes::new(Box::new(wire), timeout)) as Box<dyn comm::Engine>;
                 mailboxes(n).into_iter().map(process).collect()
             }
+            Engine::Process(_) | Engine::QueuedProcess(..) => unreachable!("a process makes its own ends"),
         }
     }
 }
@@ -93,6 +107,7 @@ impl Rank {
 }
 
 /// Ranks `0..n`, each with `bytes` of memory, joined in `groups`, started as threads. A rank that panics is an `Err`.
+/// Of processes, the one rank that this is, or none of a world that is smaller or that there are too few for.
 pub fn world<T: Send>(
     engine: Engine,
     n: usize,
@@ -103,6 +118,11 @@ pub fn world<T: Send>(
 ) -> Vec<thread::Result<T>> {
     let body = &body;
     thread::scope(|scope| {
+        if let Some(process) = engine.process() {
+            let mine = n <= process.size() && comm::Engine::rank(process) < n;
+            let rank = mine.then(|| scope.spawn(move || body(&mut rank(engine, bytes, process, groups))));
+            return rank.into_iter().map(|rank| rank.join()).collect();
+        }
         let start = |end: Box<dyn comm::Engine>| scope.spawn(move || body(&mut rank(engine, bytes, &*end, groups)));
         let ranks: Vec<_> = engine.ends(n, timeout).into_iter().map(start).collect();
         ranks.into_iter().map(|rank| rank.join()).collect()
