@@ -47,6 +47,8 @@ struct Hub {
 
 /// Between two looks at the transport of a thread that has found nothing for a while.
 const NAP: Duration = Duration::from_micros(100);
+/// The same where nothing is under way.
+const IDLE: Duration = Duration::from_millis(20);
 /// Between two looks for notes.
 const LISTEN: Duration = Duration::from_millis(1);
 
@@ -138,7 +140,10 @@ impl Shared {
                 std::thread::sleep(NAP);
                 self.hub()
             } else {
-                self.work.wait(hub).unwrap()
+                // An error of others is found while this process computes, too.
+                let (mut hub, _) = self.work.wait_timeout(hub, IDLE).unwrap();
+                hub.progress();
+                hub
             };
         }
     }

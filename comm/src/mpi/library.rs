@@ -173,7 +173,7 @@ impl Mpi {
             // SAFETY: there is room for any version.
             unsafe { (self.library_version)(text, len) }
         });
-        text.split(';').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+        text.split([';', ',']).next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     pub fn done(&self, code: c_int) -> Result<(), String> {
