@@ -15,6 +15,7 @@ mod meta;
 mod mpi;
 mod processes;
 mod queued;
+mod shared;
 mod threads;
 mod tree;
 mod uneven;
@@ -24,6 +25,7 @@ pub use meta::Meta;
 pub use mpi::{Launcher, MpiError, MpiSettings, mpi};
 pub use processes::{Bytes, Processes, Request, Transport};
 pub use queued::Queued;
+pub use shared::{SharedError, shared, shared_bytes};
 pub use threads::{Threads, threads};
 pub use uneven::all_to_all_uneven;
 

@@ -17,6 +17,11 @@ impl Bytes {
     pub fn of(bytes: &mut [u8]) -> Bytes {
         Bytes { at: bytes.as_mut_ptr(), len: bytes.len() }
     }
+    /// Without the first `len`.
+    pub fn skip(&mut self, len: usize) {
+        assert!(len <= self.len, "{len} of {} bytes", self.len);
+        *self = Bytes { at: self.at.wrapping_add(len), len: self.len - len };
+    }
 }
 
 /// Messages between the processes of a world. Those from one process to another with the same tag arrive in the order in
@@ -43,6 +48,6 @@ pub trait Transport: Send {
     fn waiting(&mut self, from: usize, tag: u16) -> Result<bool, String>;
     /// Whether a process has ended, as far as is known here.
     fn ended(&mut self, rank: usize) -> bool;
-    /// The last call: waits for the others to come here too. Nothing is under way.
+    /// The last call. Nothing is under way; the others come here too, and it may wait for them.
     fn close(&mut self) -> Result<(), String>;
 }

@@ -10,8 +10,6 @@
 mod engines;
 #[path = "../suite/faults.rs"]
 mod faults;
-#[path = "../suite/mailbox.rs"]
-mod mailbox;
 #[path = "../suite/numbers.rs"]
 mod numbers;
 #[path = "../suite/programs.rs"]

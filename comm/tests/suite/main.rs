@@ -19,7 +19,6 @@ macro_rules! properties {
 
 mod engines;
 mod faults;
-mod mailbox;
 mod numbers;
 mod programs;
 mod ranks;

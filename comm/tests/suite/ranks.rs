@@ -1,5 +1,4 @@
 //! Ranks for tests: a device and the ends of some communicators each, on every engine.
-use crate::mailbox::mailboxes;
 use backend::{Access, Backend, DType, Region, Sizes, View};
 use comm::{Coll, CommError, Communicator, Processes, Threads, Ticket, Transfer};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -12,10 +11,10 @@ pub enum Engine<'a> {
     Queued {
         seed: u64,
     },
-    /// The engine of processes, whose messages are passed inside of this one.
-    Mailboxes,
+    /// The engine of processes over shared memory, with all ranks in this process.
+    Shared,
     /// The same behind queues.
-    QueuedMailboxes {
+    QueuedShared {
         seed: u64,
     },
     /// This process, of a world of processes.
@@ -25,21 +24,21 @@ pub enum Engine<'a> {
 }
 /// Those that need nobody else.
 pub const ENGINES: [Engine<'static>; 4] =
-    [Engine::Threads, Engine::Queued { seed: 1 }, Engine::Mailboxes, Engine::QueuedMailboxes { seed: 2 }];
+    [Engine::Threads, Engine::Queued { seed: 1 }, Engine::Shared, Engine::QueuedShared { seed: 2 }];
 
 impl<'a> Engine<'a> {
     /// Of the delays, if operations pass behind queues.
     pub fn seed(self) -> Option<u64> {
         match self {
-            Engine::Threads | Engine::Mailboxes | Engine::Process(_) => None,
-            Engine::Queued { seed } | Engine::QueuedMailboxes { seed } | Engine::QueuedProcess(_, seed) => Some(seed),
+            Engine::Threads | Engine::Shared | Engine::Process(_) => None,
+            Engine::Queued { seed } | Engine::QueuedShared { seed } | Engine::QueuedProcess(_, seed) => Some(seed),
         }
     }
 
     /// The process that this is, if other ranks are other processes.
     pub fn process(self) -> Option<&'a Processes> {
         match self {
-            Engine::Threads | Engine::Queued { .. } | Engine::Mailboxes | Engine::QueuedMailboxes { .. } => None,
+            Engine::Threads | Engine::Queued { .. } | Engine::Shared | Engine::QueuedShared { .. } => None,
             Engine::Process(process) | Engine::QueuedProcess(process, _) => Some(process),
         }
     }
@@ -49,9 +48,11 @@ impl<'a> Engine<'a> {
             Engine::Threads | Engine::Queued { .. } => {
                 Threads::world(n, timeout).into_iter().map(|end| Box::new(end) as Box<dyn comm::Engine>).collect()
             }
-            Engine::Mailboxes | Engine::QueuedMailboxes { .. } => {
-                let process = |wire| Box::new(Processes::new(Box::new(wire), timeout)) as Box<dyn comm::Engine>;
-                mailboxes(n).into_iter().map(process).collect()
+            Engine::Shared | Engine::QueuedShared { .. } => {
+                let file = tempfile::tempfile().unwrap();
+                file.set_len(comm::shared_bytes(n) as u64).unwrap();
+                let process = |rank| Box::new(comm::shared(&file, rank, n, timeout).unwrap()) as Box<dyn comm::Engine>;
+                (0..n).map(process).collect()
             }
             Engine::Process(_) | Engine::QueuedProcess(..) => unreachable!("a process makes its own ends"),
         }
