@@ -1,10 +1,10 @@
 //! The suite on ranks that are processes: every property and every fault, against the same sums, bit for bit.
 //!
-//! Started by `mpiexec -n 4`, this is one rank of four on MPI; INTERNEVO_MPI_LIB may name the library. Started by
-//! itself it has nothing to do: `cargo xtask suites` brings an `mpiexec`. The arguments `faults` and `missing` are about
-//! what goes wrong.
-#![allow(dead_code, reason = "tests of one process are in `tests/suite`")]
-#![allow(clippy::disallowed_methods, reason = "what starts processes says so in the environment")]
+//! Started by itself it starts processes that share memory, as many copies of itself. Started by `mpiexec -n 4` it is one
+//! rank of four on MPI; INTERNEVO_MPI_LIB may name the library. `cargo xtask suites` does that where there is a pip. The
+//! argument says what is run: `properties`, `faults`, `missing`, `dead`; or `speed`, which asserts nothing.
+#![allow(dead_code, unused_imports, reason = "tests of one process are in `tests/suite`")]
+#![allow(clippy::disallowed_methods, reason = "what starts processes tells them in arguments and the environment")]
 
 #[path = "../suite/engines.rs"]
 mod engines;
@@ -12,6 +12,7 @@ mod engines;
 mod faults;
 #[path = "../suite/numbers.rs"]
 mod numbers;
+mod parent;
 #[path = "../suite/programs.rs"]
 mod programs;
 #[path = "../suite/ranks.rs"]
@@ -25,10 +26,12 @@ macro_rules! properties {
     };
 }
 
-use comm::Coll::Barrier;
+use backend::{DType, download, upload};
+use comm::Coll::{AllReduce, Barrier};
 use comm::{Engine as _, Launcher, MpiSettings, Processes};
-use ranks::Engine;
-use std::time::Duration;
+use ranks::{Engine, Rank, view};
+use std::fs::File;
+use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 /// For a machine whose cores are taken: nobody waits so long where all goes well.
@@ -39,31 +42,50 @@ const SHORT: Duration = Duration::from_secs(8);
 const LIMIT: Duration = Duration::from_secs(500);
 
 fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
     let size = |key: &str| env::var(key).ok().and_then(|size| size.parse::<usize>().ok());
-    let (launcher, size) = match (size("OMPI_COMM_WORLD_SIZE"), size("PMI_SIZE")) {
-        (Some(size), _) => (Launcher::OpenMpi, size),
-        (None, Some(size)) => (Launcher::Pmi, size),
-        (None, None) => return println!("processes: no mpiexec started this; see `cargo xtask suites`"),
+    let mpi = match (size("OMPI_COMM_WORLD_SIZE"), size("PMI_SIZE")) {
+        (Some(size), _) => Some((Launcher::OpenMpi, size)),
+        (None, Some(size)) => Some((Launcher::Pmi, size)),
+        (None, None) => None,
     };
+    match (&arguments[..], mpi) {
+        ([what], Some((launcher, size))) => rank(what, |timeout| {
+            let library = env::var_os("INTERNEVO_MPI_LIB").map(Into::into);
+            comm::mpi(MpiSettings { library, launcher, size, timeout }).unwrap_or_else(|error| panic!("{error}"))
+        }),
+        ([what, shared, path, rank_of, size], None) if shared == "shared" => rank(what, |timeout| {
+            let file = File::options().read(true).write(true).open(path).unwrap();
+            let [rank, size] = [rank_of, size].map(|number| number.parse().unwrap());
+            (comm::shared(&file, rank, size, timeout).unwrap(), "shared memory".into())
+        }),
+        (_, None) => parent::main(),
+        _ => panic!("{arguments:?}: want properties, faults, missing, dead or speed"),
+    }
+}
+
+fn rank(what: &str, world: impl Fn(Duration) -> (Processes, String)) {
     thread::spawn(|| {
         thread::sleep(LIMIT);
         eprintln!("no end after {LIMIT:?}");
         process::exit(3);
     });
-    let library = env::var_os("INTERNEVO_MPI_LIB").map(Into::into);
-    let what = env::args().nth(1).unwrap_or("properties".into());
-    let (timeout, run): (Duration, fn(&Processes)) = match what.as_str() {
+    let (timeout, run): (Duration, fn(&Processes)) = match what {
         "properties" => (TIMEOUT, properties),
         "faults" => (TIMEOUT, faults),
         "missing" => (SHORT, missing),
-        other => panic!("{other}: want properties, faults or missing"),
+        "dead" => (TIMEOUT, dead),
+        "speed" => (TIMEOUT, speed),
+        other => panic!("{other}: want properties, faults, missing, dead or speed"),
     };
-    let (world, version) =
-        comm::mpi(MpiSettings { library, launcher, size, timeout }).unwrap_or_else(|error| panic!("{error}"));
+    let (world, version) = world(timeout);
     run(&world);
-    println!("processes: rank {} of {size} passed: {what}, {version}", world.rank());
+    println!("processes: rank {} of {} passed: {what}, {version}", world.rank(), world.size());
+    if what == "dead" {
+        return;
+    }
     // A launcher may end all processes when the first one ends without the common end.
-    let mut all = world.join("end", &(0..size).collect::<Vec<_>>()).unwrap();
+    let mut all = world.join("end", &(0..world.size()).collect::<Vec<_>>()).unwrap();
     let barrier = all.start(Default::default(), Barrier, None, None).unwrap();
     all.wait(barrier).unwrap();
 }
@@ -90,21 +112,52 @@ fn faults(world: &Processes) {
 
 /// The last rank is late, and all are told its name.
 fn missing(world: &Processes) {
+    last_one_fails(world, &format!("did not come within {SHORT:?}"), |rank| {
+        // The others wait for it at the end, for as long again.
+        thread::sleep(SHORT * 3 / 2);
+        Some(rank.go(0, Barrier, None, None).unwrap_err().to_string())
+    });
+}
+
+/// The last rank ends without a word.
+fn dead(world: &Processes) {
+    last_one_fails(world, "left before it", |_| process::abort());
+}
+
+fn last_one_fails(world: &Processes, how: &str, fails: fn(&mut Rank) -> Option<String>) {
     let last = world.size() - 1;
-    let name = "late group";
-    let all = [(name, (0..=last).collect())];
-    for result in ranks::world(Engine::Process(world), last + 1, 0, &all, SHORT, |rank| {
+    let all = [("late group", (0..=last).collect())];
+    let errors = ranks::world(Engine::Process(world), last + 1, 0, &all, TIMEOUT, |rank| {
         rank.go(0, Barrier, None, None).unwrap();
-        if rank.id == last {
-            // The others wait for it at the end, for as long again.
-            thread::sleep(SHORT * 3 / 2);
-        }
-        rank.go(0, Barrier, None, None).unwrap_err().to_string()
-    }) {
-        let want = format!("{name}, operation 1, Barrier: ranks [{last}] did not come within {SHORT:?}");
-        let error = result.unwrap();
+        if rank.id == last { fails(rank) } else { Some(rank.go(0, Barrier, None, None).unwrap_err().to_string()) }
+    });
+    for error in errors {
+        let want = format!("late group, operation 1, Barrier: ranks [{last}] {how}");
+        let error = error.unwrap().unwrap();
         assert!(error.contains(&want), "{error:?} does not tell {want:?}");
     }
+}
+
+/// For a look, on a machine where nothing else runs.
+fn speed(world: &Processes) {
+    const LEN: usize = 1 << 24;
+    let all = [("all", (0..world.size()).collect())];
+    let seconds = ranks::world(Engine::Process(world), world.size(), 4 * LEN, &all, TIMEOUT, |rank| {
+        let x = view(DType::F32, 0, LEN);
+        upload(&mut *rank.dev, &vec![1f32; LEN], x);
+        let mut seconds: Vec<f64> = (0..7)
+            .map(|_| {
+                rank.go(0, Barrier, None, None).unwrap();
+                let began = Instant::now();
+                rank.go(0, AllReduce, None, Some(x)).unwrap();
+                began.elapsed().as_secs_f64()
+            })
+            .collect();
+        assert_eq!(download::<f32>(&mut *rank.dev, x)[LEN - 1], (world.size() as f32).powi(7));
+        seconds.sort_by(f64::total_cmp);
+        seconds[3]
+    });
+    say(world, &format!("all-reduce of {} MiB: {:.0} ms", LEN >> 18, 1e3 * seconds[0].as_ref().unwrap()));
 }
 
 fn say(world: &Processes, what: &str) {
