@@ -4,12 +4,15 @@
 //! the same order; `start` takes loans of device memory and gives a [`Ticket`], `wait` gives the loans back. Nothing is
 //! copied in, and the ledger of the arena keeps everybody else out of the memory in between.
 //!
-//! Three engines stand behind the trait. [`threads()`] joins ranks that are threads of one process and does the work in
-//! whoever waits; [`Queued`] puts any engine behind a queue, as a GPU does with its streams; [`Meta`] moves nothing and
-//! checks the shapes. Sums over ranks have one order, the balanced tree of [`tree`](mod@tree): the bits depend neither
-//! on the engine nor on timing. Groups and lanes are not made here: `plan` knows who is a member, `exec` which lane.
+//! Engines stand behind the trait. [`Threads`] joins ranks that are threads of one process and does the work in whoever
+//! waits. [`Processes`] joins processes over any [`Transport`] of messages: [`mpi()`], or memory that processes of one host
+//! [share](shared()). [`Queued`] puts any of them behind a queue, as a GPU does with its streams; [`Meta`] moves nothing and
+//! checks the shapes. Sums over ranks have one order, the balanced tree of [`tree`](mod@tree): the bits depend neither on
+//! the engine nor on timing. Who is a member of which group and lane is known to `plan` and `exec`, which
+//! [join](Engine::join) them.
 //!
-//! Read on in [`threads`](mod@threads), then `tests/suite/engines.rs`, which says what every engine must do.
+//! Read on in [`threads`](mod@threads) or [`processes`](mod@processes), then `tests/suite/engines.rs`, which says what
+//! every engine must do.
 mod call;
 mod meta;
 mod mpi;

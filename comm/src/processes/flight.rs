@@ -57,6 +57,7 @@ pub struct Flight {
     /// Members whose header has come and agrees; this one, and those that do not take part, too.
     pub came: Vec<bool>,
     /// Own header first, then what comes from each member. They stay where they are while messages are under way.
+    #[allow(clippy::vec_box, reason = "a message may be on its way into one while another is read")]
     headers: Vec<Box<[u8; HEADER]>>,
     pending: Vec<Pending>,
 }
