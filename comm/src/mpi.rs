@@ -171,6 +171,9 @@ impl Transport for Wire {
     fn ended(&mut self, _: usize) -> bool {
         false
     }
+    fn ends_together(&self) -> bool {
+        true
+    }
     fn close(&mut self) -> Result<(), String> {
         self.mpi.finalize()
     }

@@ -110,17 +110,20 @@ impl Drop for Processes {
         }
         let began = Instant::now();
         let Ok(mut hub) = self.shared.hub.lock() else { return };
-        // An end behind a queue is dropped by its lane, when that is done. Elsewhere it takes as long as it takes.
-        while !hub.groups.iter().all(Group::is_past) && began.elapsed() < self.timeout {
-            hub.progress();
-            drop(hub);
-            std::thread::sleep(NAP);
-            hub = self.shared.hub();
+        // An end behind a queue is dropped by its lane, when that is done.
+        while !hub.groups.iter().all(Group::is_done) && began.elapsed() < self.timeout {
+            hub = self.shared.again(hub);
         }
-        // Where something broke there may be messages that nobody receives. Then whoever started us cleans up.
-        let clean = hub.groups.iter().all(|group| group.is_past() && !group.is_broken());
+        // Where something is wrong there may be messages that nobody receives, and others that do not come to a common
+        // end. Then whoever started us cleans up.
+        let well = |hub: &Hub| !std::thread::panicking() && hub.groups.iter().all(|g| g.is_done() && !g.is_broken());
+        // How long others have still to do is not for us to say: one of them may be writing a checkpoint.
+        while hub.wire.ends_together() && well(&hub) && !hub.groups.iter().all(Group::is_past) {
+            hub = self.shared.again(hub);
+        }
+        let well = well(&hub);
         hub.groups.iter_mut().for_each(Group::close);
-        if clean {
+        if well {
             hub.wire.close().unwrap_or_else(|what| panic!("{}: {what}", hub.wire.name()));
         }
     }
@@ -131,14 +134,19 @@ impl Shared {
         self.hub.lock().unwrap()
     }
 
+    /// A step, and a nap.
+    fn again<'a>(&'a self, mut hub: MutexGuard<'a, Hub>) -> MutexGuard<'a, Hub> {
+        hub.progress();
+        drop(hub);
+        std::thread::sleep(NAP);
+        self.hub()
+    }
+
     fn keep_moving(&self) {
         let mut hub = self.hub();
         while !hub.closing {
             hub = if hub.groups.iter().any(Group::is_busy) {
-                hub.progress();
-                drop(hub);
-                std::thread::sleep(NAP);
-                self.hub()
+                self.again(hub)
             } else {
                 // An error of others is found while this process computes, too.
                 let (mut hub, _) = self.work.wait_timeout(hub, IDLE).unwrap();

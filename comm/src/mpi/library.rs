@@ -4,6 +4,7 @@
 //! is a `usize`: on x86-64 and AArch64 a callee that wants an `int` looks at the low half of the register, and an `int`
 //! that is written through a pointer fills the low half of a zeroed `usize`. Arrays of handles are never passed.
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use std::error::Error;
 use std::ffi::{c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -61,9 +62,9 @@ impl Mpi {
                         std::mem::forget(library);
                         return Ok((name.clone(), mpi));
                     }
-                    Err(missing) => tried.push(format!("{}: {missing}", name.display())),
+                    Err(missing) => tried.push(cause(&missing)),
                 },
-                Err(error) => tried.push(error.to_string()),
+                Err(error) => tried.push(cause(&error)),
             }
         }
         Err(tried)
@@ -203,6 +204,11 @@ impl Mpi {
         let text = text.trim_end_matches('\0').trim();
         text.lines().map(str::trim).collect::<Vec<_>>().join("; ")
     }
+}
+
+/// In the system's words, which are the source of libloading's.
+fn cause(error: &libloading::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| cause.to_string())
 }
 
 fn get<T: Copy>(library: &Library, symbol: &str) -> Result<T, libloading::Error> {

@@ -14,8 +14,8 @@ use half::{bf16, f16};
 use std::ops::Range;
 use std::{ptr, slice};
 
-/// Counts of messages are `int` in MPI: no message is longer. More than one of a time also tells that a peer lives.
-const PIECE: usize = 1 << 26;
+/// No message is longer: counts are `int` in MPI, and each that arrives tells that its sender lives.
+const PIECE: usize = 1 << 22;
 
 /// What all operations of a group have in common.
 pub struct Peers {

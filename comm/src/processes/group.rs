@@ -113,11 +113,15 @@ impl Group {
         !self.queues.is_empty() || !self.outgoing.is_empty()
     }
 
-    /// Whether all ends were dropped and no message is under way. Of a group that is broken, the own end: others may
-    /// never come to that.
+    /// Whether its end was dropped and what it had started is over.
+    pub fn is_done(&self) -> bool {
+        self.gone && !self.is_busy()
+    }
+
+    /// Whether that is so of all members. Those of a group that is broken may never come to it.
     pub fn is_past(&self) -> bool {
         let left = |member: &usize| self.left[*member].is_some();
-        self.gone && !self.is_busy() && (self.broken.is_some() || self.others().iter().all(left))
+        self.is_done() && (self.broken.is_some() || self.others().iter().all(left))
     }
 
     pub fn is_broken(&self) -> bool {

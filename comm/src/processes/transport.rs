@@ -48,6 +48,8 @@ pub trait Transport: Send {
     fn waiting(&mut self, from: usize, tag: u16) -> Result<bool, String>;
     /// Whether a process has ended, as far as is known here.
     fn ended(&mut self, rank: usize) -> bool;
-    /// The last call. Nothing is under way; the others come here too, and it may wait for them.
+    /// Whether `close` wants all processes, with no message left anywhere.
+    fn ends_together(&self) -> bool;
+    /// The last call. Nothing of this process is under way.
     fn close(&mut self) -> Result<(), String>;
 }

@@ -17,6 +17,7 @@ crate::properties! {
     many_in_flight
     a_batch_crosses
     uneven_all_to_all
+    long_messages
 }
 
 fn all<T: Send>(engine: Engine, n: usize, bytes: usize, body: impl Fn(&mut Rank) -> T + Sync) -> Vec<T> {
@@ -236,4 +237,20 @@ pub fn uneven_all_to_all(engine: Engine) {
             });
         }
     }
+}
+
+/// Longer than any engine moves at once.
+pub fn long_messages(engine: Engine) {
+    const LEN: usize = if cfg!(miri) { 5000 } else { 3_000_001 };
+    all(engine, 2, 4 * (LEN + 1), |rank| {
+        let x = view(DType::F32, 0, LEN + 1);
+        upload(&mut *rank.dev, &input::<f32>(rank.id, LEN), x.sub(0, LEN));
+        rank.go(0, AllReduce, None, Some(x.sub(0, LEN))).unwrap();
+        rank.go(0, AllGather, None, Some(x)).unwrap();
+        let op = SendRecv { from: 1, to: 0 };
+        let [src, dst] = if rank.id == 1 { [Some(x.sub(1, LEN - 1)), None] } else { [None, Some(x.sub(0, LEN - 1))] };
+        rank.go(0, op, src, dst).unwrap();
+        let (got, sum) = (bits(&download::<f32>(&mut *rank.dev, x.sub(0, LEN - 1))), bits(&summed::<f32>(2, LEN)));
+        assert!(got == if rank.id == 1 { &sum[..LEN - 1] } else { &sum[1..] });
+    });
 }

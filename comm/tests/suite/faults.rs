@@ -189,6 +189,14 @@ fn a_sender_that_leaves() {
         _ => call(rank, SendRecv { from: 0, to: 2 }, f32s(6)),
     });
 }
+#[test]
+fn no_mpi_says_how_to_get_one() {
+    let library = Some("/no/such/libmpi.so".into());
+    let settings = comm::MpiSettings { library, launcher: comm::Launcher::Unknown, size: 2, timeout: TIMEOUT };
+    let error = comm::mpi(settings).unwrap_err().to_string();
+    let want = ["/no/such/libmpi.so", "apt install mpich", "pip install mpich", "INTERNEVO_MPI_LIB"];
+    assert!(want.iter().all(|part| error.contains(part)), "{error}");
+}
 /// Memory of an operation that failed stays locked.
 #[test]
 #[should_panic(expected = "a wait is missing")]
