@@ -9,6 +9,7 @@
 mod flight;
 mod frame;
 mod group;
+mod staging;
 mod transport;
 
 pub use transport::{Bytes, Request, Transport};

@@ -6,6 +6,7 @@
 //! First every member sends a [`Header`] to every other one and its data right behind. Data is received only from a
 //! member whose header agrees: a call that does not match moves no byte into anybody's memory.
 use super::frame::{HEADER, Header};
+use super::staging::Staging;
 use super::transport::{Bytes, Request, Transport};
 use crate::tree::{self, TILE, Term};
 use crate::{Call, Coll};
@@ -27,21 +28,6 @@ pub struct Peers {
     pub tags: Vec<u16>,
     /// See [`super::frame::fingerprint`].
     pub fingerprint: u64,
-}
-
-/// Where terms of sums wait. It grows to the largest sum of its group, and stays.
-#[derive(Default)]
-pub struct Staging(Vec<u64>);
-
-impl Staging {
-    fn grow(&mut self, bytes: usize) {
-        self.0.resize(self.0.len().max(bytes.div_ceil(size_of::<u64>())), 0);
-    }
-    /// By address only: no reference to all of it may come between messages that are under way.
-    fn bytes(&mut self, at: usize, len: usize) -> Bytes {
-        assert!(at + len <= self.0.len() * size_of::<u64>(), "bytes {at}..{} of the staging", at + len);
-        Bytes { at: self.0.as_mut_ptr().cast::<u8>().wrapping_add(at), len }
-    }
 }
 
 pub struct Flight {

@@ -1,6 +1,7 @@
 //! One process's end of a group: its operations in their order, what others say beside them, and why it is broken.
-use super::flight::{Flight, Peers, Staging, Step, Trouble};
+use super::flight::{Flight, Peers, Step, Trouble};
 use super::frame::{NOTE, Note};
+use super::staging::Staging;
 use super::transport::{Bytes, Request, Transport};
 use crate::{Call, CommError};
 use backend::Loan;
@@ -120,8 +121,8 @@ impl Group {
 
     /// Whether that is so of all members. Those of a group that is broken may never come to it.
     pub fn is_past(&self) -> bool {
-        let left = |member: &usize| self.left[*member].is_some();
-        self.is_done() && (self.broken.is_some() || self.others().iter().all(left))
+        let left = |member: usize| self.left[member].is_some();
+        self.is_done() && (self.broken.is_some() || self.others().all(left))
     }
 
     pub fn is_broken(&self) -> bool {
@@ -204,7 +205,7 @@ impl Group {
         let count = |channel: Channel| self.started.get(&channel).copied().unwrap_or(0);
         let me = self.peers.me;
         let note = |it| Note::Left([count(None), count(Some((me, it))), count(Some((it, me)))]);
-        for (member, note) in self.others().into_iter().map(|it| (it, note(it))).collect::<Vec<_>>() {
+        for (member, note) in self.others().map(|it| (it, note(it))).collect::<Vec<_>>() {
             if let Err(what) = self.write(member, &note, wire) {
                 let error = self.transport(wire, what);
                 self.fail(error, wire);
@@ -322,8 +323,9 @@ impl Group {
         CommError::Transport { comm: self.name.clone(), by: wire.name().into(), what: what.into() }
     }
 
-    fn others(&self) -> Vec<usize> {
-        (0..self.peers.members.len()).filter(|member| *member != self.peers.me).collect()
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let me = self.peers.me;
+        (0..self.peers.members.len()).filter(move |member| *member != me)
     }
 
     fn global(&self, members: &[usize]) -> Vec<usize> {

@@ -189,6 +189,35 @@ fn a_sender_that_leaves() {
         _ => call(rank, SendRecv { from: 0, to: 2 }, f32s(6)),
     });
 }
+/// Threads find each other by name. Processes do not wait to agree on one, and see it at the first operation.
+#[test]
+fn groups_joined_in_another_order() {
+    let memory = tempfile::tempfile().unwrap();
+    memory.set_len(comm::shared_bytes(2) as u64).unwrap();
+    let worlds = [0, 1].map(|rank| comm::shared(&memory, rank, 2, TIMEOUT).unwrap());
+    let barrier = |world: &comm::Processes, names: [&str; 2]| {
+        let mut ends = names.map(|name| comm::Engine::join(world, name, &[0, 1]).unwrap());
+        let ticket = ends[0].start(Mark::default(), Barrier, None, None)?;
+        ends[0].wait(ticket).map(drop)
+    };
+    let errors = thread::scope(|scope| {
+        let [a, b] = &worlds;
+        let ranks =
+            [scope.spawn(|| barrier(a, ["gather", "reduce"])), scope.spawn(|| barrier(b, ["reduce", "gather"]))];
+        ranks.map(|rank| rank.join().unwrap().unwrap_err().to_string())
+    });
+    assert!(errors.iter().all(|error| error.contains("takes it for another group")), "{errors:?}");
+}
+#[test]
+fn a_rank_is_taken_once() {
+    let memory = tempfile::tempfile().unwrap();
+    assert!(comm::shared(&memory, 0, 2, TIMEOUT).unwrap_err().to_string().contains("has 0 bytes"));
+    memory.set_len(comm::shared_bytes(2) as u64).unwrap();
+    let _world = comm::shared(&memory, 0, 2, TIMEOUT).unwrap();
+    assert!(
+        comm::shared(&memory, 0, 2, TIMEOUT).unwrap_err().to_string().contains("rank 0 of the shared memory is taken")
+    );
+}
 #[test]
 fn no_mpi_says_how_to_get_one() {
     let library = Some("/no/such/libmpi.so".into());
