@@ -4,18 +4,24 @@
 //! the same order; `start` takes loans of device memory and gives a [`Ticket`], `wait` gives the loans back. Nothing is
 //! copied in, and the ledger of the arena keeps everybody else out of the memory in between.
 //!
-//! Three engines stand behind the trait. [`threads()`] joins ranks that are threads of one process and does the work in
-//! whoever waits; [`Queued`] puts any engine behind a queue, as a GPU does with its streams; [`Meta`] moves nothing and
-//! checks the shapes. Sums over ranks have one order, the balanced tree of [`tree`](mod@tree): the bits depend neither
-//! on the engine nor on timing. Groups and lanes are not made here: `plan` knows who is a member, `exec` which lane.
+//! Engines stand behind the trait. [`Threads`] joins ranks that are threads of one process and does the work in whoever
+//! waits. [`Processes`] joins processes over any [`Transport`] of messages: [`mpi()`], or memory that processes of one host
+//! [share](shared()). [`Queued`] puts any of them behind a queue, as a GPU does with its streams; [`Meta`] moves nothing and
+//! checks the shapes. Sums over ranks have one order, the balanced tree of [`tree`](mod@tree): the bits depend neither on
+//! the engine nor on timing. Who is a member of which group and lane is known to `plan` and `exec`, which
+//! [join](Engine::join) them.
 //!
 //! Processes are started by launchers, which [`launch`] understands, and meet in the [`store`].
 //!
-//! Read on in [`threads`](mod@threads), then `tests/suite/engines.rs`, which says what every engine must do.
+//! Read on in [`threads`](mod@threads) or [`processes`](mod@processes), then `tests/suite/engines.rs`, which says what
+//! every engine must do.
 mod call;
 pub mod launch;
 mod meta;
+mod mpi;
+mod processes;
 mod queued;
+mod shared;
 pub mod store;
 mod threads;
 mod tree;
@@ -23,7 +29,10 @@ mod uneven;
 
 pub use call::{Call, Coll};
 pub use meta::Meta;
+pub use mpi::{Launcher, MpiError, MpiSettings, mpi};
+pub use processes::{Bytes, Processes, Request, Transport};
 pub use queued::Queued;
+pub use shared::{SharedError, shared, shared_bytes};
 pub use threads::{Threads, threads};
 pub use uneven::all_to_all_uneven;
 
@@ -96,6 +105,18 @@ pub enum CommError {
     Left { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize> },
     #[error("{comm}, operation {seq}, {call}: ranks {ranks:?} did not come within {timeout:?}")]
     Missing { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize>, timeout: Duration },
+    #[error("{comm}, operation {seq}, {call}: all came, but from ranks {ranks:?} nothing more within {timeout:?}")]
+    Stalled { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize>, timeout: Duration },
+    #[error("{comm}: rank {rank} takes it for another group; all ranks join their groups in the same order")]
+    OtherGroup { comm: Arc<str>, rank: usize },
+    #[error("{comm}: this process has left its world")]
+    Closed { comm: Arc<str> },
+    #[error("{what} (told by rank {by})")]
+    Told { by: usize, what: Arc<str> },
+    #[error("{comm}: {by}: {what}")]
+    Transport { comm: Arc<str>, by: Arc<str>, what: Arc<str> },
+    #[error("{error}; then {what}")]
+    Then { error: Box<CommError>, what: Arc<str> },
     #[error("{comm}: rank {rank} gave up: {reason}")]
     Aborted { comm: Arc<str>, rank: usize, reason: Arc<str> },
 }

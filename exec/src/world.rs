@@ -37,12 +37,21 @@ pub struct World {
 impl World {
     /// Runs `body` on every rank of the plan, each on a thread, and gives the results in rank order.
     pub fn launch<T: Send>(&self, programs: Vec<RankPrograms>, body: impl Fn(&mut Rank) -> T + Sync) -> Vec<T> {
-        let engines = Threads::world(self.plan.mesh.world(), self.timeout);
-        assert_eq!(programs.len(), engines.len());
+        self.launch_on(Threads::world(self.plan.mesh.world(), self.timeout), programs, body)
+    }
+
+    /// The same on any engine, given in rank order.
+    pub fn launch_on<T: Send>(
+        &self,
+        engines: Vec<impl Engine>,
+        programs: Vec<RankPrograms>,
+        body: impl Fn(&mut Rank) -> T + Sync,
+    ) -> Vec<T> {
+        assert_eq!([programs.len(), engines.len()], [self.plan.mesh.world(); 2]);
         std::thread::scope(|scope| {
             let body = &body;
-            let start = |(programs, engine): (RankPrograms, Threads)| {
-                scope.spawn(move || body(&mut self.join(programs, &engine).expect("threads join at once")))
+            let start = |(programs, engine)| {
+                scope.spawn(move || body(&mut self.join(programs, &engine).expect("nobody waits in `join`")))
             };
             let ranks: Vec<_> = programs.into_iter().zip(engines).map(start).collect();
             // A panic is ours to see: it goes on after every rank has ended.

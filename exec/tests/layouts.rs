@@ -58,6 +58,18 @@ fn sharding_groups_of_any_size_equal_plain_data_parallelism() {
     same(&tied, &[Layout { zero: 2, lanes: QUEUED, ..tied }]);
 }
 
+/// On the engine of processes: the sums are those of threads.
+#[test]
+fn processes_equal_threads() {
+    let layout = Layout { data: 2, zero: 2, pipeline: 2, tied: true, ..ONE };
+    let ring = Layout { policy: plan::PipelineSchedule::Interleaved, chunks: 2, layers: 7, ..layout };
+    for twin in [layout, Layout { data: 4, zero: 2, pipeline: 1, ..layout }, ring] {
+        same(&twin, &[Layout { shared: true, ..twin }, Layout { shared: true, lanes: QUEUED, ..twin }]);
+    }
+    let half = Layout { dtype: backend::DType::BF16, ..layout };
+    same(&half, &[Layout { shared: true, ..half }]);
+}
+
 /// A rank with several stages computes the same.
 #[test]
 fn interleaved_pipelines_equal_one_rank() {

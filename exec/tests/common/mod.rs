@@ -40,6 +40,8 @@ pub struct Layout {
     pub dtype: DType,
     pub lanes: Lanes,
     pub threads: usize,
+    /// On the engine of processes, over shared memory, instead of that of threads.
+    pub shared: bool,
 }
 
 pub const ONE: Layout = Layout {
@@ -59,6 +61,7 @@ pub const ONE: Layout = Layout {
     dtype: DType::F32,
     lanes: Lanes::Direct,
     threads: 1,
+    shared: false,
 };
 
 impl Layout {
@@ -184,7 +187,7 @@ pub fn train_actions(layout: &Layout, actions: &[Vec<Action>], steps: u64) -> Ou
 
 pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps: u64) -> Outcome {
     let shape = layout.shape();
-    let ranks = world.launch(layout.programs(actions), |rank| {
+    let body = |rank: &mut Rank| {
         init(rank);
         let mut results = vec![];
         for index in 0..steps {
@@ -208,7 +211,12 @@ pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps
             }
         }
         (results, state)
-    });
+    };
+    let programs = layout.programs(actions);
+    let ranks = match layout.shared {
+        false => world.launch(programs, body),
+        true => world.launch_on(processes(programs.len(), world.timeout), programs, body),
+    };
     let mut held: BTreeMap<(String, usize, usize), Vec<u32>> = BTreeMap::new();
     let mut out = Outcome { losses: vec![], norms: vec![], types: vec![], state: BTreeMap::new() };
     for (results, state) in ranks {
@@ -227,4 +235,11 @@ pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps
         }
     }
     out
+}
+
+/// The engine of processes, with all ranks in this one.
+fn processes(n: usize, timeout: Duration) -> Vec<comm::Processes> {
+    let memory = tempfile::tempfile().unwrap();
+    memory.set_len(comm::shared_bytes(n) as u64).unwrap();
+    (0..n).map(|rank| comm::shared(&memory, rank, n, timeout).unwrap()).collect()
 }
