@@ -44,6 +44,8 @@ pub struct Rank {
     /// What was computed or put into memory outside of the current program: all of it comes before its transfers.
     pub(crate) before: Mark,
     pub(crate) clock: Option<Clock>,
+    /// Bytes sent on each lane.
+    pub(crate) sent: [f64; LANES.len()],
     /// When each action of the last step began and ended; a transfer ends when it is waited for.
     pub(crate) spans: Vec<[Duration; 2]>,
 }
@@ -74,6 +76,7 @@ impl Rank {
             marks: vec![],
             before: Mark::default(),
             clock: None,
+            sent: [0.0; LANES.len()],
             spans: vec![],
         };
         rank.make_room();
@@ -137,6 +140,11 @@ impl Rank {
     /// When each action of the last step began and ended, by the world's clock.
     pub fn spans(&self) -> &[[Duration; 2]] {
         &self.spans
+    }
+
+    /// Bytes that this rank has sent on a lane since it began, as the best algorithm of each collective would.
+    pub fn sent(&self, lane: Lane) -> f64 {
+        self.sent[lane as usize]
     }
 
     pub fn programs(&self) -> &[Program] {
