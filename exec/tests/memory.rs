@@ -33,7 +33,13 @@ const LAYOUTS: [Layout; 18] = [
     Layout { tensor: Tensor { mode: TensorMode::Mtp, size: 4 }, lanes: Lanes::Queued { seed: 8 }, ..ONE },
     Layout { tensor: Tensor { mode: TensorMode::Msp, size: 2 }, tied: true, dtype: DType::BF16, ..ONE },
     Layout { tensor: Tensor { mode: TensorMode::Fsp, size: 2 }, recompute: Recompute::Layers(1.0), ..ONE },
-    Layout { tensor: Tensor { mode: TensorMode::Isp, size: 2 }, weight: 4, data: 2, lanes: Lanes::Queued { seed: 9 }, ..ONE },
+    Layout {
+        tensor: Tensor { mode: TensorMode::Isp, size: 2 },
+        weight: 4,
+        data: 2,
+        lanes: Lanes::Queued { seed: 9 },
+        ..ONE
+    },
     Layout { data: 2, zero: 2, stage: 3, pipeline: 2, policy: PipelineSchedule::ZbH1, ..ONE },
     Layout {
         layers: 5,

@@ -5,8 +5,8 @@ use common::Desk;
 use serde_json::Value;
 
 const RUN: &str = "[model]\nfamily = \"llama\"\nvocab_size = 211\nhidden_size = 16\nnum_hidden_layers = 4\nnum_attention_heads = 4\n\
-    num_key_value_heads = 2\nintermediate_size = 24\n[data]\nkind = \"random\"\nseq_len = 32\nmicro_batch_size = 1\n\
-    [data.valid]\nrows = 8\n[train]\nsteps = 8\nvalidate_every = 4\n\
+    num_key_value_heads = 2\nintermediate_size = 24\n[data]\nkind = \"tokens\"\npath = \"tokens.bin\"\n\
+    seq_len = 32\nmicro_batch_size = 1\n[data.valid]\nfraction = 0.1\n[train]\nsteps = 8\nvalidate_every = 4\n\
     [train.ramp_up]\nstart = 1\nincrement = 1\nevery = 2\n\
     [lr_schedule]\nkind = \"constant\"\nwarmup_steps = 0\n[checkpoint]\nevery = 4\n";
 
@@ -30,13 +30,25 @@ const LAYOUTS: [(&str, &str); 9] = [
         "hsdp",
         "--ranks 4 --set parallel.zero.stage=3 --set parallel.zero.size=2 --set train.micro_batches=1 --set memory.recompute=selective",
     ),
-    ("zbv", "--ranks 2 --set parallel.pipeline.size=2 --set parallel.pipeline.schedule=zbv --set train.micro_batches=4"),
+    (
+        "zbv",
+        "--ranks 2 --set parallel.pipeline.size=2 --set parallel.pipeline.schedule=zbv --set train.micro_batches=4",
+    ),
     (
         "all",
         "--ranks 8 --set parallel.pipeline.size=2 --set parallel.pipeline.schedule=zb-h1 --set parallel.pipeline.layers=[1,3] \
          --set parallel.tensor.size=2 --set parallel.tensor.mode=msp --set parallel.zero.stage=3 --set train.micro_batches=2",
     ),
 ];
+
+/// A run file, and 60 rows of made-up tokens.
+fn desk(run: &str) -> Desk {
+    let desk = Desk::new();
+    desk.write("run.toml", run);
+    let token = |i: u32| ((i * i / 7 + i * 31) % 211) as u16;
+    desk.write("tokens.bin", (0..60 * 32 + 1).flat_map(|i| token(i).to_le_bytes()).collect::<Vec<u8>>());
+    desk
+}
 
 /// Losses, norms and held-out losses of two runs.
 fn near(a: &[Value], b: &[Value], what: &str) {
@@ -52,8 +64,7 @@ fn near(a: &[Value], b: &[Value], what: &str) {
 
 #[test]
 fn every_layout_trains_validates_and_resumes_in_another() {
-    let desk = Desk::new();
-    desk.write("run.toml", RUN.replace(RAMP, ""));
+    let desk = desk(&RUN.replace(RAMP, ""));
     let train = |name: &str, steps: u64, more: &str| {
         desk.ok(&format!("train run.toml --set name={name} --set train.steps={steps} {more}"));
     };
@@ -74,8 +85,7 @@ fn every_layout_trains_validates_and_resumes_in_another() {
 /// Steps of one, two, three and four micro-batches a rank.
 #[test]
 fn ramps_go_up_in_every_layout() {
-    let desk = Desk::new();
-    desk.write("run.toml", RUN);
+    let desk = desk(RUN);
     for (name, layout) in LAYOUTS.iter().filter(|(_, layout)| layout.contains("micro_batches=4")) {
         desk.ok(&format!("train run.toml --set name={name} {layout}"));
     }
@@ -89,8 +99,7 @@ fn ramps_go_up_in_every_layout() {
 /// An overflow on one rank is an overflow on all: the same steps are skipped, and nothing is changed by them.
 #[test]
 fn overflows_skip_the_same_steps_in_every_layout() {
-    let desk = Desk::new();
-    desk.write("run.toml", RUN.replace(RAMP, ""));
+    let desk = desk(&RUN.replace(RAMP, ""));
     let f16 = "--set precision.params=f16 --set precision.loss_scale.initial=1e9 --set precision.loss_scale.max=1e9 \
         --set precision.loss_scale.hysteresis=1 --set train.max_skips=100 --set train.steps=24 --set train.validate_every=0";
     let scales = |name: &str, layout: &str| {
