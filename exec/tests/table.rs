@@ -420,3 +420,31 @@ fn activations_fall_with_the_size_of_the_group() {
         }
     }
 }
+
+/// In the measured trace of an isp run the gather of the next half-block is issued before the forward that hides it ends, in every
+/// block; and so it is in the backward.
+#[test]
+fn the_next_half_block_is_gathered_behind_the_one_before() {
+    let layout = Layout { weight: 2, layers: 4, ..tensor(ISP, 2) };
+    let began = std::time::Instant::now();
+    let clock: exec::Clock = std::sync::Arc::new(move || began.elapsed());
+    let world = World { clock: Some(clock), ..layout.world() };
+    let behind = world.launch(layout.programs(&layout.actions()), |rank| {
+        init(rank);
+        (0..2).for_each(|index| step(rank, layout.shape(), index));
+        let (actions, spans) = (&rank.programs()[0].actions, rank.spans());
+        let uses: Vec<usize> = (0..actions.len()).filter(|&i| actions[i].as_use().is_some()).collect();
+        let mut behind = 0;
+        for (i, action) in actions.iter().enumerate() {
+            let Action::Unshard { by, .. } = action else { continue };
+            let of = uses.iter().position(|&at| actions[at].as_use() == Some(*by)).unwrap();
+            if let Some(before) = of.checked_sub(1) {
+                assert!(spans[i][0] <= spans[uses[before]][1], "{}", action.show(&rank.plan));
+                behind += 1;
+            }
+        }
+        behind
+    });
+    // Of eight micro-batches eight half-blocks, forward and backward; at every turn two are still there.
+    assert_eq!(behind, [8 * 16 - 2 * 15; 2]);
+}

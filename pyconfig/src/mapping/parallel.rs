@@ -109,7 +109,9 @@ fn zero(p: &mut Section, r: &mut Report) {
     }
     zero.end(r);
     let zero = match size {
-        _ if whole_only_in_use => table([("stage", 3.into()), ("size", if size > 0 { size.into() } else { (-1).into() })]),
+        _ if whole_only_in_use => {
+            table([("stage", 3.into()), ("size", if size > 0 { size.into() } else { (-1).into() })])
+        }
         -1 => table([("stage", 1.into()), ("size", (-1).into())]),
         n if n > 1 => table([("stage", 1.into()), ("size", n.into())]),
         _ => table([("stage", 0.into())]),
