@@ -37,7 +37,8 @@ pub struct Rank {
     current: usize,
     tickets: Vec<Option<Ticket>>,
     pub(crate) marks: Vec<Mark>,
-    pub(crate) clock: Option<Clock>,
+    /// By which it notes when each action begins and ends.
+    pub clock: Option<Clock>,
     /// When each action of the last step began and ended; a transfer ends when it is waited for.
     pub(crate) spans: Vec<[Duration; 2]>,
 }

@@ -1,0 +1,174 @@
+//! All ranks on one clock, by the rules of the proof (`schedule::validate`): lanes work in order, an action waits for what its
+//! program derives, and a transfer begins when all its members are there. Ranks issue without blocking, as on a device with
+//! queues: what waits is the lane.
+use crate::timeline::{RankLine, Span, Timeline, loads};
+use plan::{LANES, Lane, Plan};
+use schedule::Program;
+use std::collections::{HashMap, VecDeque};
+
+/// The program is a loop, and waits reach into the step before: the last of these steps is what all are like.
+const STEPS: usize = 3;
+
+/// One member's end of a lane.
+#[derive(Default)]
+struct End {
+    /// Action, counted over all steps, and when this member is ready for it.
+    issued: VecDeque<(usize, f64)>,
+    free: f64,
+}
+
+struct World<'a> {
+    programs: &'a [Program],
+    prices: &'a [Vec<f64>],
+    /// Who shares a lane, of those whose programs are here; by index.
+    groups: HashMap<(usize, Lane), Vec<usize>>,
+    /// The action that a rank issues next.
+    next: Vec<usize>,
+    compute_free: Vec<f64>,
+    /// When each action of a rank begins and ends, as far as that is known.
+    times: Vec<Vec<Option<[f64; 2]>>>,
+    ends: HashMap<(usize, Lane), End>,
+}
+
+/// `programs` are those of all ranks, or of the first rank at each place of the pipeline; they have been proved together. A
+/// price is that of an action alone, in seconds.
+pub fn run(plan: &Plan, programs: &[Program], prices: &[Vec<f64>]) -> Timeline {
+    let here: HashMap<_, usize> = programs.iter().enumerate().map(|(r, program)| (program.rank, r)).collect();
+    let group = |r: usize, lane| {
+        let ranks = plan.mesh.group(programs[r].rank, lane);
+        ranks.iter().filter_map(|rank| here.get(rank).copied()).collect()
+    };
+    let ranks = 0..programs.len();
+    let mut world = World {
+        programs,
+        prices,
+        groups: ranks.clone().flat_map(|r| LANES.map(|lane| ((r, lane), group(r, lane)))).collect(),
+        next: vec![0; ranks.len()],
+        compute_free: vec![0.0; ranks.len()],
+        times: programs.iter().map(|program| vec![None; STEPS * program.actions.len()]).collect(),
+        ends: HashMap::new(),
+    };
+    loop {
+        let mut moved = false;
+        for r in ranks.clone() {
+            while world.issue(r) {
+                moved = true;
+            }
+        }
+        for r in ranks.clone() {
+            for lane in LANES.into_iter().filter(|lane| *lane != Lane::Compute) {
+                while world.transfer(r, lane) {
+                    moved = true;
+                }
+            }
+        }
+        if !moved {
+            break;
+        }
+    }
+    timeline(plan, programs, &world)
+}
+
+impl World<'_> {
+    /// Issues a rank's next action, if the transfers that it waits for have their times.
+    fn issue(&mut self, r: usize) -> bool {
+        let Program { actions, waits, .. } = &self.programs[r];
+        let clock = self.next[r];
+        let (step, i) = (clock / actions.len(), clock % actions.len());
+        if step == STEPS {
+            return false;
+        }
+        // Before the first step nothing was under way.
+        let at = |j: usize| if j < i { Some(clock - (i - j)) } else { (clock + j - i).checked_sub(actions.len()) };
+        let before: Vec<usize> = waits[i].tickets.iter().filter_map(|j| at(*j)).collect();
+        let arrived: Option<Vec<f64>> = before.iter().map(|c| self.times[r][*c].map(|[_, end]| end)).collect();
+        let Some(arrived) = arrived else { return false };
+        // What is waited for stops the compute lane.
+        self.compute_free[r] = arrived.iter().copied().fold(self.compute_free[r], f64::max);
+        let lane = actions[i].lane();
+        if lane == Lane::Compute {
+            let begin = self.compute_free[r];
+            let end = begin + self.prices[r][i];
+            self.times[r][clock] = Some([begin, end]);
+            self.compute_free[r] = end;
+        } else {
+            let ready = match waits[i].after.and_then(at) {
+                _ if !waits[i].tickets.is_empty() => self.compute_free[r],
+                Some(c) => self.times[r][c].expect("compute gets its time when it is issued")[1],
+                None => 0.0,
+            };
+            self.ends.entry((r, lane)).or_default().issued.push_back((clock, ready));
+        }
+        self.next[r] += 1;
+        true
+    }
+
+    /// Does the transfer at the head of a lane, if all its members have issued it.
+    fn transfer(&mut self, r: usize, lane: Lane) -> bool {
+        let lane_of = |member: usize| if member == r { lane } else { lane.other_end() };
+        let members = &self.groups[&(r, lane)];
+        let (mut begin, mut took) = (0.0f64, 0.0f64);
+        for &member in members {
+            let Some(end) = self.ends.get(&(member, lane_of(member))) else { return false };
+            let Some(&(clock, ready)) = end.issued.front() else { return false };
+            let prices = &self.prices[member];
+            (begin, took) = (begin.max(ready).max(end.free), took.max(prices[clock % prices.len()]));
+        }
+        for &member in members {
+            let end = self.ends.get_mut(&(member, lane_of(member))).expect("it has issued");
+            let (clock, _) = end.issued.pop_front().expect("it has issued");
+            end.free = begin + took;
+            self.times[member][clock] = Some([begin, begin + took]);
+        }
+        true
+    }
+}
+
+fn timeline(plan: &Plan, programs: &[Program], world: &World) -> Timeline {
+    let times: Vec<Vec<[f64; 2]>> = world
+        .times
+        .iter()
+        .map(|rank| rank.iter().map(|t| t.expect("proved programs come to their end")).collect())
+        .collect();
+    let is_compute = |r: usize, clock: usize| {
+        let actions = &programs[r].actions;
+        actions[clock % actions.len()].lane() == Lane::Compute
+    };
+    // When a rank's compute lane has done a step.
+    let done = |r: usize, step: usize| {
+        let n = programs[r].actions.len();
+        (step * n..(step + 1) * n).filter(|c| is_compute(r, *c)).map(|c| times[r][c][1]).fold(0.0, f64::max)
+    };
+    let last = STEPS - 1;
+    let all_done = |step| (0..programs.len()).map(|r| done(r, step)).fold(0.0, f64::max);
+    let shown = |r: usize| last * programs[r].actions.len()..STEPS * programs[r].actions.len();
+    let zero = (0..programs.len()).flat_map(|r| shown(r).map(move |c| (r, c))).map(|(r, c)| times[r][c][0]);
+    let zero = zero.fold(f64::INFINITY, f64::min);
+    let rank = |(r, program): (usize, &Program)| {
+        let span = |(i, [begin, end]): (usize, &[f64; 2])| {
+            let waits = &program.waits[i];
+            Span {
+                name: program.actions[i].show(plan),
+                lane: program.actions[i].lane() as usize,
+                begin: begin - zero,
+                end: end - zero,
+                waits: waits.tickets.iter().copied().chain(waits.after).collect(),
+            }
+        };
+        let (mut compute, mut transfers): (Vec<_>, Vec<_>) =
+            times[r].iter().enumerate().partition(|(c, _)| is_compute(r, *c));
+        let [compute, transfers] = [&mut compute, &mut transfers].map(|of| {
+            let mut times: Vec<[f64; 2]> = of.drain(..).map(|(_, time)| *time).collect();
+            times.sort_by(|a, b| a[0].total_cmp(&b[0]));
+            times
+        });
+        let [busy, exposed, idle] = loads([done(r, last - 1), done(r, last)], &compute, &transfers);
+        let spans = times[r][shown(r)].iter().enumerate().map(span).collect();
+        RankLine { rank: program.rank.0, spans, busy, exposed, idle }
+    };
+    Timeline {
+        step: all_done(last) - all_done(last - 1),
+        lanes: LANES.map(|lane| lane.name().to_string()).into(),
+        ranks: programs.iter().enumerate().map(rank).collect(),
+    }
+}
