@@ -11,6 +11,7 @@ mod generate;
 mod job;
 mod log;
 mod lr;
+mod page;
 mod prepare;
 mod report;
 mod sampling;
