@@ -5,6 +5,7 @@ use crate::timeline::{RankLine, Span, Timeline, loads};
 use plan::{LANES, Lane, Plan};
 use schedule::Program;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 /// The program is a loop, and waits reach into the step before: the last of these steps is what all are like.
 const STEPS: usize = 3;
@@ -124,51 +125,52 @@ impl World<'_> {
     }
 }
 
+/// The last step, from its own beginning.
 fn timeline(plan: &Plan, programs: &[Program], world: &World) -> Timeline {
-    let times: Vec<Vec<[f64; 2]>> = world
-        .times
-        .iter()
-        .map(|rank| rank.iter().map(|t| t.expect("proved programs come to their end")).collect())
-        .collect();
-    let is_compute = |r: usize, clock: usize| {
-        let actions = &programs[r].actions;
-        actions[clock % actions.len()].lane() == Lane::Compute
-    };
-    // When a rank's compute lane has done a step.
-    let done = |r: usize, step: usize| {
-        let n = programs[r].actions.len();
-        (step * n..(step + 1) * n).filter(|c| is_compute(r, *c)).map(|c| times[r][c][1]).fold(0.0, f64::max)
-    };
-    let last = STEPS - 1;
-    let all_done = |step| (0..programs.len()).map(|r| done(r, step)).fold(0.0, f64::max);
-    let shown = |r: usize| last * programs[r].actions.len()..STEPS * programs[r].actions.len();
-    let zero = (0..programs.len()).flat_map(|r| shown(r).map(move |c| (r, c))).map(|(r, c)| times[r][c][0]);
-    let zero = zero.fold(f64::INFINITY, f64::min);
-    let rank = |(r, program): (usize, &Program)| {
-        let span = |(i, [begin, end]): (usize, &[f64; 2])| {
-            let waits = &program.waits[i];
-            Span {
-                name: program.actions[i].show(plan),
-                lane: program.actions[i].lane() as usize,
-                begin: begin - zero,
-                end: end - zero,
-                waits: waits.tickets.iter().copied().chain(waits.after).collect(),
-            }
-        };
-        let (mut compute, mut transfers): (Vec<_>, Vec<_>) =
-            times[r].iter().enumerate().partition(|(c, _)| is_compute(r, *c));
-        let [compute, transfers] = [&mut compute, &mut transfers].map(|of| {
-            let mut times: Vec<[f64; 2]> = of.drain(..).map(|(_, time)| *time).collect();
-            times.sort_by(|a, b| a[0].total_cmp(&b[0]));
-            times
-        });
-        let [busy, exposed, idle] = loads([done(r, last - 1), done(r, last)], &compute, &transfers);
-        let spans = times[r][shown(r)].iter().enumerate().map(span).collect();
-        RankLine { rank: program.rank.0, spans, busy, exposed, idle }
-    };
+    let ended = |time: &Option<[f64; 2]>| time.expect("proved programs come to their end");
+    let times: Vec<Vec<[f64; 2]>> = world.times.iter().map(|rank| rank.iter().map(ended).collect()).collect();
+    let ranks: Vec<(&Program, &[[f64; 2]])> = programs.iter().zip(times.iter().map(Vec::as_slice)).collect();
+    let begin = ranks.iter().flat_map(|(program, times)| &times[step_of(program, STEPS - 1)]).map(|[begin, _]| *begin);
+    let begin = begin.fold(f64::INFINITY, f64::min);
+    let all_done = |step| ranks.iter().map(|(program, times)| done(program, times, step)).fold(0.0, f64::max);
     Timeline {
-        step: all_done(last) - all_done(last - 1),
+        step: all_done(STEPS - 1) - all_done(STEPS - 2),
         lanes: LANES.map(|lane| lane.name().to_string()).into(),
-        ranks: programs.iter().enumerate().map(rank).collect(),
+        ranks: ranks.iter().map(|(program, times)| rank_line(plan, program, times, begin)).collect(),
     }
+}
+
+/// The actions of a step, counted over all steps.
+fn step_of(program: &Program, step: usize) -> Range<usize> {
+    let n = program.actions.len();
+    step * n..(step + 1) * n
+}
+
+/// When a rank's compute lane has done a step.
+fn done(program: &Program, times: &[[f64; 2]], step: usize) -> f64 {
+    let actions = program.actions.iter().zip(&times[step_of(program, step)]);
+    let compute = actions.filter(|(action, _)| action.lane() == Lane::Compute);
+    compute.map(|(_, [_, end])| *end).fold(0.0, f64::max)
+}
+
+fn rank_line(plan: &Plan, program: &Program, times: &[[f64; 2]], zero: f64) -> RankLine {
+    let span = |(i, [begin, end]): (usize, &[f64; 2])| Span {
+        name: program.actions[i].show(plan),
+        lane: program.actions[i].lane() as usize,
+        begin: begin - zero,
+        end: end - zero,
+        waits: program.waits[i].tickets.iter().copied().chain(program.waits[i].after).collect(),
+    };
+    // A period of the compute lane, with whatever moves meanwhile: also what the step before has left.
+    let period = [STEPS - 2, STEPS - 1].map(|step| done(program, times, step));
+    let lane_times = |compute: bool| {
+        let actions = program.actions.iter().cycle().zip(times);
+        let of = actions.filter(|(action, _)| (action.lane() == Lane::Compute) == compute);
+        let mut times: Vec<[f64; 2]> = of.map(|(_, time)| *time).collect();
+        times.sort_by(|a, b| a[0].total_cmp(&b[0]));
+        times
+    };
+    let [busy, exposed, idle] = loads(period, &lane_times(true), &lane_times(false));
+    let spans = times[step_of(program, STEPS - 1)].iter().enumerate().map(span).collect();
+    RankLine { rank: program.rank.0, spans, busy, exposed, idle }
 }

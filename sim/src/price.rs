@@ -6,7 +6,7 @@ use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, Sizes, View};
 use comm::{Call, Coll, CommError, Communicator, Ticket};
 use exec::{Comms, Hyper, Rank, StepConfig};
 use plan::{LANES, Lane, Plan, Res};
-use schedule::RankPrograms;
+use schedule::{Action, RankPrograms};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,10 +38,10 @@ pub fn price(
     let hyper = Hyper { lr: 0.0, step: 1 };
     exec::run(&mut rank, number, hyper, &mut |m| vec![0; program.memory.view(Res::Batch(m)).len])
         .expect("what moves nothing meets no error");
+    // Transfers were started in the order of the program.
     let mut transfers = std::mem::take(&mut *transfers.lock().expect("nothing panics with the lock")).into_iter();
-    let of = |(action, [began, ended]): (&schedule::Action, &[Duration; 2])| match action.lane() {
+    let of = |(action, [began, ended]): (&Action, &[Duration; 2])| match action.lane() {
         Lane::Compute => (*ended - *began).as_secs_f64(),
-        // They were started in the order of the program.
         _ => transfers.next().expect("a transfer has a communicator"),
     };
     program.actions.iter().zip(rank.spans()).map(of).collect()
