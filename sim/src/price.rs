@@ -1,12 +1,13 @@
 //! The price of every action of a program, in seconds: the program is run, by the interpreter that trains, on a device that
-//! computes nothing and adds up what its operations cost, with communicators that move nothing and add up the same.
+//! computes nothing and communicators that move nothing. Each of their operations only moves one clock on by what it costs, so
+//! an action has cost what lies between its beginning and that of the next.
 use crate::Profile;
 use crate::profile::Link;
-use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, Sizes, View};
+use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, View};
 use comm::{Call, Coll, CommError, Communicator, Ticket};
 use exec::{Comms, Hyper, Rank, StepConfig};
 use plan::{LANES, Lane, Plan, Res};
-use schedule::{Action, RankPrograms};
+use schedule::RankPrograms;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,59 +21,57 @@ pub fn price(
 ) -> Vec<f64> {
     let program = programs.programs[number].clone();
     let id = program.rank;
-    let spent = Arc::new(Mutex::new(Duration::ZERO));
-    let transfers = Arc::new(Mutex::new(vec![]));
+    let spent = Spent::default();
     let mut comms = Comms::default();
     for lane in LANES.into_iter().filter(|lane| *lane != Lane::Compute) {
         let group = plan.mesh.group(id, lane);
         if group.len() > 1 {
             let place = group.iter().position(|rank| *rank == id).expect("a rank is in its groups");
             let inner = comm::Meta::new(place, group.len());
-            comms.set(lane, Box::new(PricedLane { inner, link: profile.link(&group), prices: transfers.clone() }));
+            comms.set(lane, Box::new(PricedLane { inner, link: profile.link(&group), spent: spent.clone() }));
         }
     }
-    let dev = PricedDevice::new(programs.sizes(), profile.clone(), spent.clone());
+    let dev = PricedDevice { inner: Meta::new(programs.sizes()), profile: profile.clone(), spent: spent.clone() };
     let mut rank = Rank::new(id, plan.clone(), Arc::new(programs.programs), Box::new(dev), comms, step.clone());
-    // The device's own time is the rank's clock.
-    rank.clock = Some(Arc::new(move || *spent.lock().expect("nothing panics with the lock")));
+    let clock = spent.clone();
+    rank.clock = Some(Arc::new(move || clock.now()));
     let hyper = Hyper { lr: 0.0, step: 1 };
     exec::run(&mut rank, number, hyper, &mut |m| vec![0; program.memory.view(Res::Batch(m)).len])
         .expect("what moves nothing meets no error");
-    // Transfers were started in the order of the program.
-    let mut transfers = std::mem::take(&mut *transfers.lock().expect("nothing panics with the lock")).into_iter();
-    let of = |(action, [began, ended]): (&Action, &[Duration; 2])| match action.lane() {
-        Lane::Compute => (*ended - *began).as_secs_f64(),
-        _ => transfers.next().expect("a transfer has a communicator"),
-    };
-    program.actions.iter().zip(rank.spans()).map(of).collect()
+    let begins = rank.spans().iter().map(|[begin, _]| *begin).chain([spent.now()]);
+    begins.collect::<Vec<_>>().windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
+}
+
+/// What everything so far has cost, for all that a rank is made of.
+#[derive(Clone, Default)]
+struct Spent(Arc<Mutex<Duration>>);
+
+impl Spent {
+    fn now(&self) -> Duration {
+        *self.0.lock().expect("nothing panics with the lock")
+    }
+    fn spend(&self, seconds: f64) {
+        *self.0.lock().expect("nothing panics with the lock") += Duration::from_secs_f64(seconds);
+    }
 }
 
 struct PricedDevice {
     inner: Meta,
     profile: Profile,
-    spent: Arc<Mutex<Duration>>,
-}
-
-impl PricedDevice {
-    fn new(sizes: Sizes, profile: Profile, spent: Arc<Mutex<Duration>>) -> PricedDevice {
-        PricedDevice { inner: Meta::new(sizes), profile, spent }
-    }
-    fn spend(&self, seconds: f64) {
-        *self.spent.lock().expect("nothing panics with the lock") += Duration::from_secs_f64(seconds);
-    }
+    spent: Spent,
 }
 
 impl Backend for PricedDevice {
     fn run(&mut self, op: Op) {
-        self.spend(self.profile.operation(&op));
+        self.spent.spend(self.profile.operation(&op));
         self.inner.run(op);
     }
     fn upload(&mut self, src: &[u8], dst: View) {
-        self.spend(self.profile.operation_latency_s + self.profile.memory_s(src.len()));
+        self.spent.spend(self.profile.operation_latency_s + self.profile.memory_s(src.len()));
         self.inner.upload(src, dst);
     }
     fn download(&mut self, src: View, dst: &mut [u8]) {
-        self.spend(self.profile.operation_latency_s + self.profile.memory_s(dst.len()));
+        self.spent.spend(self.profile.operation_latency_s + self.profile.memory_s(dst.len()));
         self.inner.download(src, dst);
     }
     fn mark(&mut self) -> Mark {
@@ -92,8 +91,7 @@ impl Backend for PricedDevice {
 struct PricedLane {
     inner: comm::Meta,
     link: Link,
-    /// Of all lanes of a rank, in the order in which transfers are started.
-    prices: Arc<Mutex<Vec<f64>>>,
+    spent: Spent,
 }
 
 impl Communicator for PricedLane {
@@ -105,8 +103,7 @@ impl Communicator for PricedLane {
     }
     fn start(&mut self, after: Mark, op: Coll, src: Option<Loan>, dst: Option<Loan>) -> Result<Ticket, CommError> {
         let call = Call::new([self.rank(), self.size()], after, op, &src, &dst);
-        let price = transfer(call, self.size(), self.link);
-        self.prices.lock().expect("nothing panics with the lock").push(price);
+        self.spent.spend(transfer(call, self.size(), self.link));
         self.inner.start(after, op, src, dst)
     }
     fn wait(&mut self, ticket: Ticket) -> Result<[Option<Loan>; 2], CommError> {
