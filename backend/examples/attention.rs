@@ -75,7 +75,7 @@ fn main() {
             let table = b.view(DType::F32, segments[0] * heads.dim);
             upload_floats(&mut b.cpu, &rotations(segments[0], heads.dim), table);
             let rotation = Some(Rotation { positions: rotated, table, pairs: Pairs::Half });
-            let scores = Scores { scale: 1.0 / (heads.dim as f64).sqrt(), cap: None, window: None, alibi: false };
+            let scores = Scores { scale: 1.0 / (heads.dim as f64).sqrt(), cap: None, window: None, alibi: None };
             let [qkv, dqkv] = [0; 2].map(|_| b.draw(t * heads.qkv()));
             let [o, d_o] = [0; 2].map(|_| b.draw(t * heads.out()));
             let lse = b.draw(t * heads.n);

@@ -96,8 +96,8 @@ fn measure(shape: &Shape, threads: usize) {
     // Of the parameters, the matrix of the embedding.
     let (ids, w, dw) = (bench.ints(T, v), p.sub(0, v * d), m.sub(0, v * d));
     let [x, dy, y, dx] = [(); 4].map(|_| bench.floats(T * d));
-    bench.time("embedding", 2 * T * d, None, Op::Embedding { ids, w, y, d, scale: 1.0 });
-    let backward = Op::EmbeddingBackward { ids, dy, dw, d, scale: 1.0, acc: false };
+    bench.time("embedding", 2 * T * d, None, Op::Embedding { ids, w, y, d, scale: 1.0, first: None });
+    let backward = Op::EmbeddingBackward { ids, dy, dw, d, scale: 1.0, first: None, acc: false };
     bench.time("embedding backward", v * d + 3 * T * d, None, backward);
 
     let (w, dw, rstd) = (p.sub(0, d), m.sub(0, d), bench.floats(T));

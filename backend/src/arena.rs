@@ -81,6 +81,10 @@ impl Span {
     pub fn is_empty(&self) -> bool {
         self.view.len == 0
     }
+    /// Keeps the memory allocated, and no more: the loan ends without it.
+    pub fn anchor(&self) -> Span {
+        Span { _end: None, ..self.clone() }
+    }
     /// A phantom span (of the Meta device) has an address but no memory.
     pub fn is_real(&self) -> bool {
         self.mem.pages.is_some()

@@ -20,7 +20,7 @@ pub use arena::{Access, Arena, In, Loan, Out, Sizes, Span};
 pub use cpu::{Cpu, Isa};
 pub use host::{download, download_floats, upload, upload_floats};
 pub use meta::Meta;
-pub use op::{Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Rotation, Scores};
+pub use op::{Columns, Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Rotation, Scores, Slopes};
 pub use queue::{Event, Queue};
 pub use queued::Queued;
 pub use trace::{Trace, TraceRow, Traced};

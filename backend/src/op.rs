@@ -23,6 +23,11 @@ impl Heads {
     pub fn out(&self) -> usize {
         self.n * self.dim
     }
+    /// What each of so many ranks has; with fewer key/value heads than ranks, neighbours have the same one.
+    pub fn part(&self, ranks: usize) -> Heads {
+        let kv = if self.kv == 0 { 0 } else { (self.kv / ranks).max(1) };
+        Heads { n: self.n / ranks, kv, ..*self }
+    }
 }
 
 /// How attention scores are made of q and k, and which keys a query sees. Token i sees j <= i of its segment.
@@ -36,7 +41,16 @@ pub struct Scores {
     pub window: Option<usize>,
     /// ALiBi (Press et al. 2022): s <- s - slope(head) (i - j), after the cap. Slopes as in the paper's code, also for
     /// numbers of heads that are no power of two.
-    pub alibi: bool,
+    pub alibi: Option<Slopes>,
+}
+
+/// The heads of an attention among those of the model: a tensor-parallel rank has a part of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slopes {
+    /// Number of the first query head.
+    pub first: usize,
+    /// Query heads of the model.
+    pub of: usize,
 }
 
 /// Rotary position embedding of queries and keys.
@@ -78,6 +92,17 @@ pub struct LogitLoss {
     pub smoothing: f64,
 }
 
+/// The columns of a rank's logits among those of the vocabulary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Columns {
+    /// The first one's number.
+    pub first: usize,
+    /// So many are in the vocabulary; those behind them are padding, whose logits count as -inf.
+    pub filled: usize,
+    /// With padding.
+    pub width: usize,
+}
+
 /// Dynamic loss scaling (Micikevicius et al. 2018).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LossScale {
@@ -102,10 +127,11 @@ pub enum Op {
     /// rows (n) u32, x (T, D) -> y (n, D): y[i] = x[rows[i]]
     TakeRows { rows: View, x: View, y: View, d: usize },
 
-    /// ids (T), w (V, D) -> y (T, D) = scale w[id]
-    Embedding { ids: View, w: View, y: View, d: usize, scale: f64 },
+    /// ids (T), w (V, D) -> y (T, D) = scale w[id]. With `first`, w is the rows of a vocabulary from there on, and a token that
+    /// has its row elsewhere gets zeros.
+    Embedding { ids: View, w: View, y: View, d: usize, scale: f64, first: Option<usize> },
     /// ids (T), dy (T, D) -> dw (V, D) = or += scale dy
-    EmbeddingBackward { ids: View, dy: View, dw: View, d: usize, scale: f64, acc: bool },
+    EmbeddingBackward { ids: View, dy: View, dw: View, d: usize, scale: f64, first: Option<usize>, acc: bool },
 
     /// x (T, D), w (F, D), `add` (T, F) -> y (T, F) = x wᵀ, or add + x wᵀ. `dims` is [T, D, F] in all three.
     Linear { x: View, w: View, add: Option<View>, y: View, dims: [usize; 3] },
@@ -173,6 +199,12 @@ pub enum Op {
         scores: Scores,
     },
 
+    /// x (T, (N+2K) H) -> y (n, T, (N/n + 2 K/n) H): the heads of each of n ranks, as an all-to-all sends them. With K < n
+    /// key/value heads n / K ranks get the same one.
+    SplitHeads { x: View, y: View, heads: Heads, parts: usize },
+    /// The transpose of that, x (n, T, (N/n + 2 K/n) H) -> y (T, (N+2K) H): heads that several ranks had are added up.
+    JoinHeads { x: View, y: View, heads: Heads, parts: usize },
+
     /// h (T, 2F) = gate | up -> s (T, F) = f(gate) up
     Gated { h: View, s: View, f: usize, by: Nonlinearity },
     /// h (T, 2F) becomes its gradient, from ds (T, F)
@@ -201,6 +233,22 @@ pub enum Op {
     },
     /// The stats alone, the loss without smoothing: logits (T, V), labels, types (T) -> stats (1 + 3 K) f64 = or +=
     CrossEntropyLoss { labels: View, types: View, logits: View, stats: View, v: usize, cap: Option<f64>, acc: bool },
+    /// A vocabulary that is cut over ranks, in three steps. First each rank of its own logits (T, V'), capped in place: labels
+    /// (T) -> parts (T, 4) f64 = max, Σ exp(z - max), the label's logit or 0 if it is elsewhere, Σ z.
+    LogitParts { labels: View, logits: View, parts: View, columns: Columns, cap: Option<f64> },
+    /// Then the parts of all n ranks (n, T, 4), in rank order -> stats, as `CrossEntropy`.
+    LossOfParts { labels: View, types: View, parts: View, stats: View, vocab: usize, smoothing: f64, acc: bool },
+    /// And with them logits (T, V'), capped -> their gradient, as `CrossEntropy`.
+    LogitGradient {
+        labels: View,
+        count: View,
+        scale: View,
+        parts: View,
+        logits: View,
+        columns: Columns,
+        vocab: usize,
+        with: LogitLoss,
+    },
     /// z <- cap tanh(z / cap), for generation.
     SoftCap { z: View, cap: f64 },
 
@@ -245,6 +293,8 @@ impl Op {
             Op::Attention { .. } => "attention",
             Op::AttentionBackward { .. } => "attention_backward",
             Op::AttentionCached { .. } => "attention_cached",
+            Op::SplitHeads { .. } => "split_heads",
+            Op::JoinHeads { .. } => "join_heads",
             Op::Gated { .. } => "gated",
             Op::GatedBackward { .. } => "gated_backward",
             Op::Activation { .. } => "activation",
@@ -252,6 +302,9 @@ impl Op {
             Op::CountLabels { .. } => "count_labels",
             Op::CrossEntropy { .. } => "cross_entropy",
             Op::CrossEntropyLoss { .. } => "cross_entropy_loss",
+            Op::LogitParts { .. } => "logit_parts",
+            Op::LossOfParts { .. } => "loss_of_parts",
+            Op::LogitGradient { .. } => "logit_gradient",
             Op::SoftCap { .. } => "soft_cap",
             Op::SumSquares { .. } => "sum_squares",
             Op::GradNorm { .. } => "grad_norm",
@@ -265,6 +318,7 @@ impl Op {
         match *self {
             Op::Fill { y, .. } => (vec![], vec![y]),
             Op::Copy { x, y } | Op::Add { x, y } => (vec![x], vec![y]),
+            Op::SplitHeads { x, y, .. } | Op::JoinHeads { x, y, .. } => (vec![x], vec![y]),
             Op::TakeRows { rows, x, y, .. } => (vec![rows, x], vec![y]),
             Op::Embedding { ids, w, y, .. } => (vec![ids, w], vec![y]),
             Op::EmbeddingBackward { ids, dy, dw, .. } => (vec![ids, dy], vec![dw]),
@@ -297,6 +351,11 @@ impl Op {
                 (vec![labels, types, count, scale], vec![logits, stats])
             }
             Op::CrossEntropyLoss { labels, types, logits, stats, .. } => (vec![labels, types, logits], vec![stats]),
+            Op::LogitParts { labels, logits, parts, .. } => (vec![labels], vec![logits, parts]),
+            Op::LossOfParts { labels, types, parts, stats, .. } => (vec![labels, types, parts], vec![stats]),
+            Op::LogitGradient { labels, count, scale, parts, logits, .. } => {
+                (vec![labels, count, scale, parts], vec![logits])
+            }
             Op::SoftCap { z, .. } => (vec![], vec![z]),
             Op::SumSquares { x, sums, .. } => (vec![x], vec![sums]),
             Op::GradNorm { sums, count, scale, norm, .. } => (vec![sums, count, scale], vec![norm]),
@@ -324,6 +383,7 @@ impl Op {
                 4.0 * (t * context * heads.out()) as f64
             }
             Op::Fill { .. } | Op::Copy { .. } | Op::TakeRows { .. } | Op::Embedding { .. } => 0.0,
+            Op::SplitHeads { .. } | Op::JoinHeads { .. } => 0.0,
             Op::Add { y, .. } => y.len as f64,
             Op::EmbeddingBackward { dy, .. } => dy.len as f64,
             Op::RmsNorm { x, .. } => 4.0 * x.len as f64,
@@ -338,7 +398,9 @@ impl Op {
             Op::GatedBackward { ds, .. } | Op::ActivationBackward { ds, .. } => 10.0 * ds.len as f64,
             Op::CountLabels { labels, .. } => labels.len as f64,
             Op::CrossEntropy { logits, .. } => 6.0 * logits.len as f64,
-            Op::CrossEntropyLoss { logits, .. } => 4.0 * logits.len as f64,
+            Op::CrossEntropyLoss { logits, .. } | Op::LogitParts { logits, .. } => 4.0 * logits.len as f64,
+            Op::LossOfParts { parts, .. } => 2.0 * parts.len as f64,
+            Op::LogitGradient { logits, .. } => 2.0 * logits.len as f64,
             Op::SoftCap { z, .. } => 3.0 * z.len as f64,
             Op::SumSquares { x, .. } => 2.0 * x.len as f64,
             Op::GradNorm { sums, .. } => sums.len as f64,

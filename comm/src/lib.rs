@@ -4,37 +4,40 @@
 //! the same order; `start` takes loans of device memory and gives a [`Ticket`], `wait` gives the loans back. Nothing is
 //! copied in, and the ledger of the arena keeps everybody else out of the memory in between.
 //!
-//! Three engines stand behind the trait. [`threads()`] joins ranks that are threads of one process and does the work in
-//! whoever waits; [`Queued`] puts any engine behind a queue, as a GPU does with its streams; [`Meta`] moves nothing and
-//! checks the shapes. Sums over ranks have one order, the balanced tree of [`tree`](mod@tree): the bits depend neither
-//! on the engine nor on timing. Groups and lanes are not made here: `plan` knows who is a member, `exec` which lane.
+//! Engines stand behind the trait. [`Threads`] joins ranks that are threads of one process and does the work in whoever
+//! waits. [`Processes`] joins processes over any [`Transport`] of messages: [`mpi()`], or memory that processes of one host
+//! [share](shared()). [`Queued`] puts any of them behind a queue, as a GPU does with its streams; [`Meta`] moves nothing and
+//! checks the shapes. Sums over ranks have one order, the balanced tree of [`tree`](mod@tree): the bits depend neither on
+//! the engine nor on timing. Who is a member of which group and lane is known to `plan` and `exec`, which
+//! [join](Engine::join) them.
 //!
-//! Read on in [`threads`](mod@threads), then `tests/suite/engines.rs`, which says what every engine must do.
+//! Processes are started by launchers, which [`launch`] understands, and meet in the [`store`].
+//!
+//! Read on in [`threads`](mod@threads) or [`processes`](mod@processes), then `tests/suite/engines.rs`, which says what
+//! every engine must do.
+mod call;
+pub mod launch;
 mod meta;
+mod mpi;
+mod processes;
 mod queued;
+mod shared;
+pub mod store;
 mod threads;
 mod tree;
+mod uneven;
 
+pub use call::{Call, Coll};
 pub use meta::Meta;
+pub use mpi::{Launcher, MpiError, MpiSettings, mpi};
+pub use processes::{Bytes, Processes, Request, Transport};
 pub use queued::Queued;
-pub use threads::threads;
+pub use shared::{SharedError, shared, shared_bytes};
+pub use threads::{Threads, threads};
+pub use uneven::all_to_all_uneven;
 
-use backend::{Access, DType, Loan, Mark};
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
-
-/// An operation of a group. A *whole* buffer holds one equal *part* for each member, in group order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Coll {
-    /// `dst` is summed in place, on all members.
-    AllReduce,
-    /// `src` whole -> `dst` own part. With `dst` only, in place: part `rank` of the whole `dst` is the result, the
-    /// other parts are left as they were.
-    ReduceScatter,
-    /// `src` own part -> `dst` whole. With `dst` only, in place: part `rank` of the whole `dst` is what is sent.
-    AllGather,
-    /// Member `from` gives `src`, member `to` gives `dst`; nobody else takes part.
-    SendRecv { from: usize, to: usize },
-}
+use backend::{Loan, Mark};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// One rank's end of a group on one lane.
 ///
@@ -49,12 +52,43 @@ pub trait Communicator: Send {
     fn start(&mut self, after: Mark, op: Coll, src: Option<Loan>, dst: Option<Loan>) -> Result<Ticket, CommError>;
     /// Gives `src` and `dst` back; the memory is usable by later operations of the compute queue.
     fn wait(&mut self, ticket: Ticket) -> Result<[Option<Loan>; 2], CommError>;
+    /// Several operations at once, that depend on each other only as a whole: on an engine whose operations pass one
+    /// after another, two members that both send first and receive second would wait for each other for ever.
+    fn batch(&mut self, after: Mark, transfers: Vec<Transfer>) -> Result<Vec<Ticket>, CommError> {
+        transfers.into_iter().map(|Transfer { op, src, dst }| self.start(after, op, src, dst)).collect()
+    }
     /// Surfaces errors of operations under way; called between actions.
     fn poll(&mut self) -> Result<(), CommError> {
         Ok(())
     }
     /// Until everything started has really ended, seen from the host. Tickets stay valid.
     fn finish(&mut self) -> Result<(), CommError>;
+    /// Breaks the group with a reason, from any thread, whatever this end is doing.
+    fn aborter(&self) -> Aborter;
+    /// Nothing is started any more, and every member gets an error that names this rank and the reason.
+    fn abort(&mut self, reason: &str) {
+        self.aborter()(reason)
+    }
+}
+
+/// See [`Communicator::aborter`].
+pub type Aborter = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// One operation of a batch, as `start` takes it.
+pub struct Transfer {
+    pub op: Coll,
+    pub src: Option<Loan>,
+    pub dst: Option<Loan>,
+}
+
+/// How a rank comes to its ends of groups.
+pub trait Engine: Send {
+    /// The global rank.
+    fn rank(&self) -> usize;
+    /// This rank's end of the group `members`, which are global ranks in group order; `name` tells group and lane, and
+    /// is for messages. Members join the groups that they have in common in the same order. Nobody waits here: a member
+    /// that never joins is missed by the first operation.
+    fn join(&self, name: &str, members: &[usize]) -> Result<Box<dyn Communicator>, CommError>;
 }
 
 /// An operation under way, by its number in the communicator that started it.
@@ -71,58 +105,20 @@ pub enum CommError {
     Left { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize> },
     #[error("{comm}, operation {seq}, {call}: ranks {ranks:?} did not come within {timeout:?}")]
     Missing { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize>, timeout: Duration },
-}
-
-/// The signature of an operation: what its members must agree on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Call {
-    pub op: Coll,
-    pub dtype: DType,
-    /// Elements of the whole buffer.
-    pub len: usize,
-}
-
-impl Call {
-    /// Checks one rank's side. What it refuses is our own mistake; what it cannot see, another rank's side, is an error.
-    pub fn new([rank, size]: [usize; 2], after: Mark, op: Coll, src: &Option<Loan>, dst: &Option<Loan>) -> Call {
-        for loan in [src, dst].into_iter().flatten() {
-            assert!(after >= loan.ready(), "{op:?} after {after:?} of memory that is ready at {:?}", loan.ready());
-        }
-        if let Some(dst) = dst {
-            assert_eq!(dst.access(), Access::Write, "{op:?} writes {:?}", dst.view());
-        }
-        let [from, to] = [src, dst].map(|loan| loan.as_ref().map(|loan| loan.span().len()));
-        let len = match (op, from, to) {
-            (Coll::AllReduce, None, Some(whole)) => whole,
-            (Coll::ReduceScatter, Some(whole), Some(part)) if part * size == whole => whole,
-            (Coll::AllGather, Some(part), Some(whole)) if part * size == whole => whole,
-            (Coll::ReduceScatter | Coll::AllGather, None, Some(whole)) if whole.is_multiple_of(size) => whole,
-            (Coll::SendRecv { from, to }, Some(len), None) if from == rank && to != rank && to < size => len,
-            (Coll::SendRecv { from, to }, None, Some(len)) if to == rank && from != rank && from < size => len,
-            (op, from, to) => panic!("{op:?} of rank {rank} of {size} with src {from:?}, dst {to:?} elements"),
-        };
-        let dtypes = [src, dst].map(|loan| loan.as_ref().map(|loan| loan.span().dtype()));
-        let dtype = match dtypes {
-            [Some(src), Some(dst)] => {
-                assert_eq!(src, dst, "{op:?} between dtypes");
-                dst
-            }
-            [one, other] => one.or(other).expect("one of the two has a length"),
-        };
-        let sums = matches!(op, Coll::AllReduce | Coll::ReduceScatter);
-        assert!(!sums || matches!(dtype, DType::F32 | DType::F64), "{op:?}: sums are of F32 or F64, not of {dtype:?}");
-        Call { op, dtype, len }
-    }
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Call { op, dtype, len } = self;
-        match op {
-            Coll::AllReduce | Coll::ReduceScatter | Coll::AllGather => write!(f, "{op:?} of {len} {dtype:?}"),
-            Coll::SendRecv { from, to } => write!(f, "SendRecv from {from} to {to} of {len} {dtype:?}"),
-        }
-    }
+    #[error("{comm}, operation {seq}, {call}: all came, but from ranks {ranks:?} nothing more within {timeout:?}")]
+    Stalled { comm: Arc<str>, seq: u64, call: Call, ranks: Vec<usize>, timeout: Duration },
+    #[error("{comm}: rank {rank} takes it for another group; all ranks join their groups in the same order")]
+    OtherGroup { comm: Arc<str>, rank: usize },
+    #[error("{comm}: this process has left its world")]
+    Closed { comm: Arc<str> },
+    #[error("{what} (told by rank {by})")]
+    Told { by: usize, what: Arc<str> },
+    #[error("{comm}: {by}: {what}")]
+    Transport { comm: Arc<str>, by: Arc<str>, what: Arc<str> },
+    #[error("{error}; then {what}")]
+    Then { error: Box<CommError>, what: Arc<str> },
+    #[error("{comm}: rank {rank} gave up: {reason}")]
+    Aborted { comm: Arc<str>, rank: usize, reason: Arc<str> },
 }
 
 /// For engines: what one keeps of each operation under way, by ticket.

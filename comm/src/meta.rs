@@ -1,7 +1,7 @@
 //! The engine of the shape-only device: an operation is over at once and nothing moves, but one rank's side of it obeys
 //! the same rules. It stands for any rank of a group of any size, so one process can go through the program of one rank
 //! of thousands. Real memory is refused: even a group of one has something to copy there.
-use crate::{Call, Coll, CommError, Communicator, Open, Ticket};
+use crate::{Aborter, Call, Coll, CommError, Communicator, Open, Ticket};
 use backend::{Loan, Mark};
 
 pub struct Meta {
@@ -36,5 +36,9 @@ impl Communicator for Meta {
     }
     fn finish(&mut self) -> Result<(), CommError> {
         Ok(())
+    }
+    /// There is nobody to tell.
+    fn aborter(&self) -> Aborter {
+        std::sync::Arc::new(|_| {})
     }
 }

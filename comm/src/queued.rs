@@ -4,7 +4,7 @@
 //! operation at a time: the strictest engine there is, so what passes here passes everywhere. Between the lane and the
 //! compute queue stand a mark (a transfer begins after it) and the end of the lane's side of the loan (compute goes on
 //! after it). The host is told of an error late, at the next call; nobody waits for a transfer that failed.
-use crate::{Call, Coll, CommError, Communicator, Open, Ticket};
+use crate::{Aborter, Call, Coll, CommError, Communicator, Open, Ticket, Transfer};
 use backend::{Loan, Mark, Queue};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,7 @@ pub struct Queued {
     size: usize,
     /// Used on the lane's thread only; the lock is never contended.
     inner: Arc<Mutex<Box<dyn Communicator>>>,
+    aborter: Aborter,
     lane: Queue,
     compute: Queue,
     /// The first error of the lane. It stays: the group is broken.
@@ -29,6 +30,7 @@ impl Queued {
         Queued {
             rank: inner.rank(),
             size: inner.size(),
+            aborter: inner.aborter(),
             inner: Arc::new(Mutex::new(inner)),
             lane: Queue::new(delays),
             compute,
@@ -57,23 +59,37 @@ impl Communicator for Queued {
     }
 
     fn start(&mut self, after: Mark, op: Coll, src: Option<Loan>, dst: Option<Loan>) -> Result<Ticket, CommError> {
+        let tickets = self.batch(after, vec![Transfer { op, src, dst }])?;
+        Ok(tickets.into_iter().next().expect("one for each operation"))
+    }
+
+    fn batch(&mut self, after: Mark, transfers: Vec<Transfer>) -> Result<Vec<Ticket>, CommError> {
         self.poll()?;
-        // A mistake is refused here, where it is made, and not on the lane's thread.
-        Call::new([self.rank, self.size], after, op, &src, &dst);
-        assert!(after <= self.compute.mark(), "{op:?} after {after:?}, which compute never reaches");
+        assert!(after <= self.compute.mark(), "a start after {after:?}, which compute never reaches");
         let defer = |loan: Loan| {
             let (engine, back) = loan.defer();
             (engine, Box::new(back) as Back)
         };
-        let [(src, src_back), (dst, dst_back)] = [src, dst].map(|loan| loan.map(defer).unzip());
+        let mut tickets = vec![];
+        let mut job = vec![];
+        for Transfer { op, src, dst } in transfers {
+            // A mistake is refused here, where it is made, and not on the lane's thread.
+            Call::new([self.rank, self.size], after, op, &src, &dst);
+            let [(src, src_back), (dst, dst_back)] = [src, dst].map(|loan| loan.map(defer).unzip());
+            job.push(Transfer { op, src, dst });
+            tickets.push(self.open.add([src_back, dst_back]));
+        }
         let compute = self.compute.clone();
         self.push(move |inner| {
             compute.wait(after);
-            let ticket = inner.start(after, op, src, dst)?;
-            // Compute goes on where the lane's side of the loans is dropped, here or by an error.
-            inner.wait(ticket).map(drop)
+            let start = |Transfer { op, src, dst }| inner.start(after, op, src, dst);
+            let started: Vec<_> = job.into_iter().map(start).collect();
+            // Compute goes on where the lane's side of the loans is dropped: all of them, also behind an error.
+            let end = |ticket: Result<Ticket, CommError>| ticket.and_then(|ticket| inner.wait(ticket)).map(drop);
+            let ended: Vec<_> = started.into_iter().map(end).collect();
+            ended.into_iter().collect()
         });
-        Ok(self.open.add([src_back, dst_back]))
+        Ok(tickets)
     }
 
     /// Returns at once: the loans are over in queue order.
@@ -90,5 +106,9 @@ impl Communicator for Queued {
         let end = self.push(|inner| inner.finish());
         self.lane.wait(end);
         self.poll()
+    }
+
+    fn aborter(&self) -> Aborter {
+        self.aborter.clone()
     }
 }

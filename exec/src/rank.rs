@@ -21,6 +21,9 @@ impl Comms {
     pub(crate) fn on(&mut self, lane: Lane) -> &mut dyn Communicator {
         self.0[lane as usize].as_deref_mut().unwrap_or_else(|| panic!("no communicator on the {lane:?} lane"))
     }
+    pub(crate) fn get(&mut self, lane: Lane) -> Option<&mut dyn Communicator> {
+        Some(&mut **self.0[lane as usize].as_mut()?)
+    }
     fn all(&mut self) -> impl Iterator<Item = &mut Box<dyn Communicator>> {
         self.0.iter_mut().flatten()
     }
@@ -35,8 +38,11 @@ pub struct Rank {
     pub(crate) programs: Arc<Vec<Program>>,
     /// The program whose transfers may still be under way.
     current: usize,
-    tickets: Vec<Option<Ticket>>,
+    /// Of each action, its transfers under way.
+    tickets: Vec<Vec<Ticket>>,
     pub(crate) marks: Vec<Mark>,
+    /// What was computed or put into memory outside of the current program: all of it comes before its transfers.
+    pub(crate) before: Mark,
     /// By which it notes when each action begins and ends.
     pub clock: Option<Clock>,
     /// When each action of the last step began and ended; a transfer ends when it is waited for.
@@ -54,7 +60,7 @@ impl Rank {
         config: StepConfig,
     ) -> Rank {
         for lane in LANES.iter().filter(|l| **l != Lane::Compute) {
-            let (size, end) = (plan.mesh.group(id, *lane).len(), &comms.0[*lane as usize]);
+            let (size, end) = (plan.group(id, *lane).len(), &comms.0[*lane as usize]);
             assert_eq!(end.as_ref().map_or(1, |c| c.size()), size, "size of the {lane:?} lane's group");
         }
         let mut rank = Rank {
@@ -67,6 +73,7 @@ impl Rank {
             current: 0,
             tickets: vec![],
             marks: vec![],
+            before: Mark::default(),
             clock: None,
             spans: vec![],
         };
@@ -78,7 +85,7 @@ impl Rank {
 
     fn make_room(&mut self) {
         let n = self.programs[self.current].actions.len();
-        self.tickets = (0..n).map(|_| None).collect();
+        self.tickets = (0..n).map(|_| vec![]).collect();
         self.marks = vec![Mark::default(); n];
         self.spans = vec![[Duration::ZERO; 2]; n];
     }
@@ -98,20 +105,26 @@ impl Rank {
             self.finish()?;
             self.current = program;
             self.make_room();
+            self.before = self.dev.mark();
         }
         Ok(())
     }
 
     pub(crate) fn began(&mut self, action: usize, ticket: Ticket) {
-        assert!(self.tickets[action].replace(ticket).is_none(), "action {action} was not waited for");
+        self.tickets[action].push(ticket);
     }
 
-    /// Waits for a transfer and takes back what it was lent.
+    /// Waits for the transfers of an action and takes back what they were lent.
     pub(crate) fn settle(&mut self, action: usize) -> Result<(), CommError> {
-        let Some(ticket) = self.tickets[action].take() else { return Ok(()) };
-        let lane = self.programs[self.current].actions[action].lane();
-        for loan in self.comms.on(lane).wait(ticket)?.into_iter().flatten() {
-            self.dev.settle(loan);
+        let tickets = std::mem::take(&mut self.tickets[action]);
+        if tickets.is_empty() {
+            return Ok(());
+        }
+        let lane = self.programs[self.current].actions[action].lane(&self.plan);
+        for ticket in tickets {
+            for loan in self.comms.on(lane).wait(ticket)?.into_iter().flatten() {
+                self.dev.settle(loan);
+            }
         }
         self.spans[action][1] = self.now();
         Ok(())
@@ -134,6 +147,11 @@ impl Rank {
     /// Errors of transfers under way.
     pub(crate) fn poll(&mut self) -> Result<(), CommError> {
         self.comms.all().try_for_each(|c| c.poll())
+    }
+
+    /// Breaks all groups of this rank: their members get an error that names it and the reason, instead of waiting.
+    pub fn abort(&mut self, reason: &str) {
+        self.comms.all().for_each(|c| c.abort(reason));
     }
 
     /// Until nothing is under way.

@@ -83,41 +83,48 @@ pub struct StepResult {
 }
 
 impl Rank {
-    /// Parameters that this rank holds.
+    /// What this rank has of the parameters that it holds.
     pub fn params(&self) -> Vec<ParamSpec> {
-        let units = self.plan.held(self.id).into_iter();
-        units.flat_map(|u| self.plan.model.params(u)).collect()
+        self.parts().into_iter().map(|(part, _)| part).collect()
+    }
+
+    /// The same, each with the parameter of the model that it is a part of.
+    pub fn parts(&self) -> Vec<(ParamSpec, ParamSpec)> {
+        self.plan.held(self.id).into_iter().flat_map(|u| self.plan.params(u)).collect()
     }
 
     /// Elements of a parameter whose optimizer state this rank holds; maybe none.
     pub fn stepped(&self, spec: &ParamSpec) -> Range<usize> {
-        let own = self.plan.stepped(spec.unit, self.id);
-        let within = |at: usize| at.clamp(spec.offset, spec.offset + spec.len()) - spec.offset;
-        within(own.start)..within(own.end)
+        within(spec, self.plan.stepped(spec.unit, self.id))
+    }
+
+    /// Elements of a parameter that this rank keeps.
+    pub fn kept(&self, spec: &ParamSpec) -> Range<usize> {
+        within(spec, self.plan.kept(spec.unit, self.id))
     }
 
     fn view(&self, state: State, spec: &ParamSpec, range: Range<usize>) -> View {
         let mem = &self.programs[0].memory;
         let own = self.plan.stepped(spec.unit, self.id);
         let (start, len) = (spec.offset + range.start, range.len());
-        let moment = |which: usize| {
-            assert!(
-                own.start <= start && start + len <= own.end,
-                "{} {range:?} is not in this rank's shard",
-                spec.name
-            );
-            mem.view(Res::Opt(spec.unit)).sub(which * own.len() + start - own.start, len)
+        let inside = |part: Range<usize>| {
+            let fits = part.start <= start && start + len <= part.end;
+            assert!(fits, "this rank does not hold elements {range:?} of {} ({state:?})", spec.name);
+            start - part.start
         };
+        let moment = |which: usize| mem.view(Res::Opt(spec.unit)).sub(which * own.len() + inside(own.clone()), len);
         match state {
             State::Param if self.plan.has_master() => moment(2),
-            State::Param => mem.view(Res::Param(spec.unit)).sub(start, len),
-            State::Grad => mem.view(Res::Grad(spec.unit, Place(0))).sub(start, len),
+            State::Param => mem.view(Res::Param(spec.unit)).sub(inside(self.plan.kept(spec.unit, self.id)), len),
+            State::Grad => {
+                mem.view(Res::Grad(spec.unit, Place(0))).sub(inside(self.plan.part_range(spec.unit, self.id)), len)
+            }
             State::ExpAvg => moment(0),
             State::ExpAvgSq => moment(1),
         }
     }
 
-    /// Elements `range` of a parameter's tensor.
+    /// Elements `range` of what this rank has of a parameter.
     pub fn get(&mut self, state: State, spec: &ParamSpec, range: Range<usize>) -> Vec<f32> {
         if range.is_empty() {
             return vec![];
@@ -126,25 +133,34 @@ impl Rank {
         download_floats(&mut *self.dev, view)
     }
 
-    /// Elements from `start` on.
+    /// Elements from `start` on, as far as this rank keeps them.
     pub fn set(&mut self, state: State, spec: &ParamSpec, start: usize, values: &[f32]) {
-        if values.is_empty() {
+        let end = start + values.len();
+        let ours = |held: Range<usize>| held.start.clamp(start, end)..held.end.clamp(start, end);
+        let mine = match state {
+            State::Param => ours(self.kept(spec)),
+            State::Grad => start..end,
+            State::ExpAvg | State::ExpAvgSq => ours(self.stepped(spec)),
+        };
+        if mine.is_empty() {
             return;
         }
+        let of = |part: &Range<usize>| &values[part.start - start..part.end - start];
         if state == State::Param && self.plan.has_master() {
-            // All of the working copy, and what is ours of the master weights.
-            let (own, end) = (self.stepped(spec), start + values.len());
-            let copy = self.programs[0].memory.view(Res::Param(spec.unit)).sub(spec.offset + start, values.len());
-            upload_floats(&mut *self.dev, values, copy);
-            let mine = own.start.clamp(start, end)..own.end.clamp(start, end);
-            if !mine.is_empty() {
-                let master = self.view(state, spec, mine.clone());
-                upload_floats(&mut *self.dev, &values[mine.start - start..mine.end - start], master);
+            // The working copy, and what is ours of the master weights.
+            let at = spec.offset + mine.start - self.plan.kept(spec.unit, self.id).start;
+            let copy = self.programs[0].memory.view(Res::Param(spec.unit)).sub(at, mine.len());
+            upload_floats(&mut *self.dev, of(&mine), copy);
+            let stepped = ours(self.stepped(spec));
+            if !stepped.is_empty() {
+                let master = self.view(state, spec, stepped.clone());
+                upload_floats(&mut *self.dev, of(&stepped), master);
             }
-            return;
+        } else {
+            let view = self.view(state, spec, mine.clone());
+            upload_floats(&mut *self.dev, of(&mine), view);
         }
-        let view = self.view(state, spec, start..start + values.len());
-        upload_floats(&mut *self.dev, values, view);
+        self.before = self.dev.mark();
     }
 
     /// [loss scale, steps without overflow, overflows] of dynamic loss scaling.
@@ -189,4 +205,10 @@ impl Rank {
     pub fn logits(&mut self, program: usize) -> Vec<f32> {
         download_floats(&mut *self.dev, self.programs[program].memory.view(Res::Logits))
     }
+}
+
+/// Elements of a parameter that lie in a run of its bucket.
+fn within(spec: &ParamSpec, run: Range<usize>) -> Range<usize> {
+    let at = |at: usize| at.clamp(spec.offset, spec.offset + spec.len()) - spec.offset;
+    at(run.start)..at(run.end)
 }

@@ -1,7 +1,8 @@
-//! A world of ranks as threads of this process: the embedded engine, and what every test of a layout runs on.
+//! A world of ranks: all of them as threads of this process, the embedded engine that every test of a layout runs on; or
+//! one of them in this process, on any engine.
 use crate::{Clock, Comms, Rank, StepConfig};
 use backend::{Backend, Cpu, Queue, Queued, Traced};
-use comm::Communicator;
+use comm::{CommError, Communicator, Engine, Threads};
 use plan::{LANES, Lane, Mesh, Plan, RankId};
 use schedule::RankPrograms;
 use std::sync::Arc;
@@ -36,18 +37,32 @@ pub struct World {
 impl World {
     /// Runs `body` on every rank of the plan, each on a thread, and gives the results in rank order.
     pub fn launch<T: Send>(&self, programs: Vec<RankPrograms>, body: impl Fn(&mut Rank) -> T + Sync) -> Vec<T> {
-        assert_eq!(programs.len(), self.plan.mesh.world());
-        let ends = self.communicators();
+        self.launch_on(Threads::world(self.plan.mesh.world(), self.timeout), programs, body)
+    }
+
+    /// The same on any engine, given in rank order.
+    pub fn launch_on<T: Send>(
+        &self,
+        engines: Vec<impl Engine>,
+        programs: Vec<RankPrograms>,
+        body: impl Fn(&mut Rank) -> T + Sync,
+    ) -> Vec<T> {
+        assert_eq!([programs.len(), engines.len()], [self.plan.mesh.world(); 2]);
         std::thread::scope(|scope| {
             let body = &body;
-            let start = |(id, (programs, ends)): (usize, (RankPrograms, Ends))| {
-                scope.spawn(move || body(&mut self.rank(RankId(id), programs, ends)))
+            let start = |(programs, engine)| {
+                scope.spawn(move || body(&mut self.join(programs, &engine).expect("nobody waits in `join`")))
             };
-            let ranks: Vec<_> = programs.into_iter().zip(ends).enumerate().map(start).collect();
+            let ranks: Vec<_> = programs.into_iter().zip(engines).map(start).collect();
             // A panic is ours to see: it goes on after every rank has ended.
             let ended: Vec<_> = ranks.into_iter().map(|r| r.join()).collect();
             ended.into_iter().map(|r| r.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         })
+    }
+
+    /// The rank of the plan that `engine` is, in this thread: the others are wherever the engine finds them.
+    pub fn join(&self, programs: RankPrograms, engine: &dyn Engine) -> Result<Rank, CommError> {
+        Ok(self.rank(RankId(engine.rank()), programs, self.communicators(engine)?))
     }
 
     /// One rank alone, on this thread.
@@ -85,24 +100,25 @@ impl World {
         rank
     }
 
-    /// Every rank's ends of its lanes.
-    fn communicators(&self) -> Vec<Ends> {
+    /// A rank's ends of its lanes. All ranks go through all groups in the same order.
+    fn communicators(&self, engine: &dyn Engine) -> Result<Ends, CommError> {
         let mesh = self.plan.mesh;
-        let mut out: Vec<Ends> = mesh.ranks().map(|_| vec![]).collect();
-        for lane in LANES.into_iter().filter(|l| ![Lane::Compute, Lane::RecvDown, Lane::RecvUp].contains(l)) {
+        let id = RankId(engine.rank());
+        let mut ends: Ends = vec![];
+        for lane in LANES
+            .into_iter()
+            .filter(|l| ![Lane::Compute, Lane::RecvDown, Lane::RecvUp, Lane::RecvRising, Lane::RecvFalling].contains(l))
+        {
             for first in mesh.ranks() {
-                let group = mesh.group(first, lane);
-                if group.len() > 1 && group[0] == first {
+                let group = self.plan.group(first, lane);
+                if group.len() > 1 && group[0] == first && group.contains(&id) {
                     let members: Vec<usize> = group.iter().map(|r| r.0).collect();
-                    for (rank, end) in members.iter().zip(comm::threads(&lane_name(mesh, lane), &members, self.timeout))
-                    {
-                        let lane = if *rank == first.0 { lane } else { lane.other_end() };
-                        out[*rank].push((lane, end));
-                    }
+                    let end = engine.join(&lane_name(mesh, lane), &members)?;
+                    ends.push((if id == first { lane } else { lane.other_end() }, end));
                 }
             }
         }
-        out
+        Ok(ends)
     }
 }
 
@@ -112,11 +128,17 @@ type Ends = Vec<(Lane, Box<dyn Communicator>)>;
 fn lane_name(mesh: Mesh, lane: Lane) -> String {
     let axis = match lane {
         Lane::Compute | Lane::World => "world".to_string(),
-        Lane::Gather | Lane::Reduce => format!("sharding group of {}", mesh.zero),
-        Lane::Replicas => format!("{} holders of one shard", mesh.copies()),
-        Lane::Data => format!("data-parallel group of {}", mesh.data),
-        Lane::Tied => "first and last stage".to_string(),
+        Lane::Tensor => format!("tensor-parallel group of {}", mesh.tensor.size),
+        Lane::Kv => "ranks with the same key/value head".into(),
+        Lane::Unshard | Lane::Scatter => format!("weight group of {}", mesh.weight),
+        Lane::Gather | Lane::Reduce => format!("sharding group of {}", mesh.zero.max(mesh.weight)),
+        Lane::Replicas => format!("{} holders of one shard", mesh.sharing().copies),
+        Lane::Data | Lane::GatherEnds | Lane::ReduceEnds => format!("data-parallel group of {}", mesh.data),
+        Lane::Tied => "first and last stage".into(),
         Lane::SendDown | Lane::RecvDown | Lane::SendUp | Lane::RecvUp => format!("pipeline of {}", mesh.pipeline),
+        Lane::SendRising | Lane::RecvRising | Lane::SendFalling | Lane::RecvFalling => {
+            format!("pipeline of {}", mesh.pipeline)
+        }
     };
     format!("{lane:?} lane, {axis}")
 }

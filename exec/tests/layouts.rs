@@ -3,7 +3,7 @@ mod common;
 use common::{Layout, ONE, init, slab, train, train_actions};
 use exec::{Hyper, Lanes, Losses};
 use model::Phase;
-use plan::PipelineSchedule::{GPipe, OneFOneB};
+use plan::PipelineSchedule::{GPipe, OneFOneB, ZbH1, Zbv};
 use plan::{Micro, StepShape};
 use schedule::{Action, RankPrograms, validate};
 
@@ -58,6 +58,18 @@ fn sharding_groups_of_any_size_equal_plain_data_parallelism() {
     same(&tied, &[Layout { zero: 2, lanes: QUEUED, ..tied }]);
 }
 
+/// On the engine of processes: the sums are those of threads.
+#[test]
+fn processes_equal_threads() {
+    let layout = Layout { data: 2, zero: 2, pipeline: 2, tied: true, ..ONE };
+    let ring = Layout { policy: plan::PipelineSchedule::Interleaved, chunks: 2, layers: 7, ..layout };
+    for twin in [layout, Layout { data: 4, zero: 2, pipeline: 1, ..layout }, ring] {
+        same(&twin, &[Layout { shared: true, ..twin }, Layout { shared: true, lanes: QUEUED, ..twin }]);
+    }
+    let half = Layout { dtype: backend::DType::BF16, ..layout };
+    same(&half, &[Layout { shared: true, ..half }]);
+}
+
 /// A rank with several stages computes the same.
 #[test]
 fn interleaved_pipelines_equal_one_rank() {
@@ -82,6 +94,40 @@ fn interleaved_pipelines_equal_one_rank() {
     );
     let tied = Layout { tied: true, pipeline: 2, ..one };
     same(&tied, &[Layout { tied: true, lanes: QUEUED, ..chunks }]);
+}
+
+/// A backward in two halves, whenever the second one comes, computes the same.
+#[test]
+fn zero_bubble_pipelines_equal_one_rank() {
+    let one = Layout { layers: 7, ..ONE };
+    let h1 = Layout { policy: ZbH1, pipeline: 3, ..one };
+    let v = Layout { policy: Zbv, pipeline: 2, chunks: 2, ..one };
+    same(
+        &one,
+        &[
+            h1,
+            Layout { pipeline: 2, lanes: QUEUED, ..h1 },
+            Layout { recompute: plan::Recompute::Layers(0.5), lanes: QUEUED, ..h1 },
+            v,
+            Layout { pipeline: 3, lanes: QUEUED, ..v },
+            Layout { recompute: plan::Recompute::Layers(1.0), ..v },
+        ],
+    );
+    let tree = Layout { leaves: 8, ..one };
+    same(
+        &tree,
+        &[
+            Layout { leaves: 8, data: 2, zero: 2, lanes: QUEUED, ..v },
+            Layout { leaves: 8, data: 2, zero: 2, stage: 3, ..v },
+            Layout { leaves: 8, data: 2, zero: 2, stage: 2, lanes: QUEUED, ..h1 },
+        ],
+    );
+    let tied = Layout { tied: true, pipeline: 2, ..one };
+    same(&tied, &[Layout { tied: true, lanes: QUEUED, ..h1 }]);
+    // The first rank of a V has both ends, and adds up their gradients as they come.
+    let tied = [Layout { tied: true, ..one }, Layout { tied: true, lanes: QUEUED, ..v }].map(|l| train(&l, STEPS));
+    let near = |a: &f64, b: &f64| ((a - b) / b).abs() < 2e-6;
+    assert!(tied[0].losses.iter().zip(&tied[1].losses).all(|(a, b)| near(a, b)));
 }
 
 /// Both ends of a pipeline hold tied embeddings: one sum more, the same in every pipeline, near that of one rank.

@@ -35,7 +35,7 @@ fn rank(layout: &Layout, id: RankId, programs: RankPrograms, dev: Box<dyn Backen
     let plan = Arc::new(layout.plan());
     let mut comms = Comms::default();
     for lane in LANES.into_iter().filter(|l| *l != Lane::Compute) {
-        let group = plan.mesh.group(id, lane);
+        let group = plan.group(id, lane);
         if group.len() > 1 {
             let place = group.iter().position(|r| *r == id).unwrap();
             comms.set(lane, Box::new(comm::Meta::new(place, group.len())));

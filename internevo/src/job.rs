@@ -33,6 +33,9 @@ impl Job {
     pub fn new(config: &RunConfig, decoder: Decoder, types: usize, ranks: usize) -> Result<Job> {
         let mut problems = decoder.problems();
         let mesh = config.parallel.mesh(ranks).map_err(|p| problems.extend(p)).unwrap_or(plan::Mesh::SOLO);
+        if problems.is_empty() {
+            problems.extend(decoder.cannot_be_cut(mesh.tensor));
+        }
         let micros = config.micro_batches(mesh.data).map_err(|p| problems.push(p)).unwrap_or(1);
         let seq_len = config.data.seq_len;
         // What follows from sizes is looked at when the sizes are sound.
@@ -42,16 +45,19 @@ impl Job {
         let dtype = config.precision.params.dtype();
         let mut plan = Plan::new(decoder, mesh, dtype, seq_len, config.train.reproducible);
         plan.recompute = config.memory.recompute;
+        plan.split = config.parallel.pipeline.layers.clone();
+        plan.split_backward = config.parallel.pipeline.schedule.splits_backward();
         plan.types = types;
         let course = config.course(micros);
         let sizes = course.sizes(config.train.steps);
-        let mut problems: Vec<String> = sizes.iter().flat_map(|micros| plan.problems(*micros)).collect();
+        let t = seq_len * config.data.micro_batch_size;
+        let train: Vec<StepShape> =
+            sizes.into_iter().map(|micros| StepShape { phase: Phase::Train, t, micros }).collect();
+        let mut problems: Vec<String> = train.iter().flat_map(|shape| plan.problems(*shape)).collect();
         problems.dedup();
         if !problems.is_empty() {
             bail!("{}", listed(&problems));
         }
-        let t = seq_len * config.data.micro_batch_size;
-        let train = sizes.into_iter().map(|micros| StepShape { phase: Phase::Train, t, micros }).collect();
         let eval = StepShape { phase: Phase::Eval, t, micros: 1 };
         Ok(Job { plan: Arc::new(plan), policy: config.parallel.pipeline.schedule, train, eval, course })
     }

@@ -5,10 +5,12 @@ mod config;
 mod control;
 mod convert_config;
 mod course;
+mod environment;
 mod eval;
 mod folder;
 mod generate;
 mod job;
+mod launch;
 mod log;
 mod lr;
 mod page;
@@ -22,6 +24,7 @@ mod tensorboard;
 mod timeline;
 mod train;
 mod watch;
+mod world;
 
 use clap::{Parser, Subcommand};
 use signal_hook::consts::SIGPIPE;
@@ -41,6 +44,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(train::Args),
+    Launch(launch::Args),
     Generate(generate::Args),
     Eval(eval::Args),
     Bench(bench::Args),
@@ -50,14 +54,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    launch::follow_launcher();
     let cli = Cli::parse();
-    if !matches!(cli.command, Command::Train(_)) {
-        // Whoever reads the output may stop reading, as `head` does: that ends a command quietly, and a training not.
+    if !matches!(cli.command, Command::Train(_) | Command::Launch(_)) {
+        // Whoever reads the output may stop reading, as `head` does: that ends a command quietly, but no training.
         let always = Arc::new(AtomicBool::new(true));
         register_conditional_shutdown(SIGPIPE, 0, always).expect("SIGPIPE can be handled");
     }
     let result = match cli.command {
         Command::Train(args) => train::main(&args),
+        Command::Launch(args) => launch::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Eval(args) => eval::main(&args),
         Command::Bench(args) => bench::main(&args),
@@ -69,7 +75,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            error.downcast_ref::<launch::Failed>().map_or(ExitCode::FAILURE, |failed| failed.code().into())
         }
     }
 }

@@ -31,15 +31,9 @@ pub fn simulated(config: &RunConfig, job: &Job, profile_name: &str, file: &Path)
     let programs: Vec<Program> = ranks.iter().map(|of| of.programs[number].clone()).collect();
     let prices: Vec<Vec<f64>> = ranks.into_iter().map(|of| price(plan, of, number, &step, &profile)).collect();
     let timeline = clock::run(plan, &programs, &prices);
-    let chunks = if mesh.chunks > 1 { format!(" of {} stages a rank", mesh.chunks) } else { String::new() };
-    let title = format!(
-        "{}: data {} x pipeline {}{chunks}, {} micro-batches of {} tokens",
-        config.name,
-        mesh.data,
-        mesh.pipeline,
-        job.full().micros,
-        job.full().t
-    );
+    let chunks = if mesh.chunks > 1 { format!(", {} stages a rank", mesh.chunks) } else { String::new() };
+    let (micros, t) = (job.full().micros, job.full().t);
+    let title = format!("{}: {mesh}{chunks}; {micros} micro-batches of {t} tokens", config.name);
     let shown = if all { "" } else { ". One rank of each stage is shown for all" };
     let note = format!(
         "Simulated on {}: operations at peak or at full bandwidth, so a bound and not a forecast{shown}.",

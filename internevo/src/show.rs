@@ -82,6 +82,7 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
         let row = json!({
             "parameters": parameters, "flops_per_token": flops, "memory_bytes": memory, "activation_bound_bytes": live,
             "ranks": plan.mesh.world(), "data": plan.mesh.data, "pipeline": plan.mesh.pipeline,
+            "tensor": plan.mesh.tensor.size, "tensor_mode": plan.mesh.tensor.mode, "weight": plan.mesh.weight,
             "zero": plan.mesh.zero,
             "micro_batches": job.full().micros, "tokens_per_step": job.tokens_per_step(),
             "actions": programs[0].programs[job.train.len() - 1].actions.len(),
@@ -97,11 +98,10 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
     println!("parameters       {parameters:>16}  ({:.2} M)", parameters as f64 / 1e6);
     println!("FLOPs per token  {:>16.0}  ({:.3} G, forward and backward at {seq_len} tokens)", flops, flops / 1e9);
     println!(
-        "tokens per step  {:>16}  ({} ranks: data {} x pipeline {}; {} micro-batches of {} tokens a rank)",
+        "tokens per step  {:>16}  ({} ranks: {}; {} micro-batches of {} tokens a rank)",
         job.tokens_per_step(),
         plan.mesh.world(),
-        plan.mesh.data,
-        plan.mesh.pipeline,
+        plan.mesh,
         job.full().micros,
         job.full().t
     );
@@ -140,8 +140,8 @@ pub fn schedule(args: &ScheduleArgs) -> Result<()> {
         .map(|mut r: RankPrograms| r.programs.swap_remove(job.train.len() - 1))
         .collect();
     println!(
-        "# {}: one training step on {ranks} ranks (data {} x pipeline {}), {} micro-batches a rank",
-        config.name, plan.mesh.data, plan.mesh.pipeline, shape.micros
+        "# {}: one training step on {ranks} ranks ({}), {} micro-batches a rank",
+        config.name, plan.mesh, shape.micros
     );
     for rank in (0..plan.mesh.pipeline).map(|place| plan.mesh.first(place)) {
         let passes = pipeline::order(job.policy, plan.mesh, rank, shape.micros);

@@ -7,6 +7,7 @@ use checkpoint::{Part, Save};
 use exec::{Rank, State};
 use model::ParamSpec;
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How far a training has come, besides its step.
@@ -24,32 +25,20 @@ pub struct Progress {
 
 /// Parameters of this rank, and on a resume its optimizer state.
 pub fn put(run: &Run, rank: &mut Rank) -> Result<Progress> {
-    const PIECE: usize = 1 << 20;
-    let fill = |rank: &mut Rank,
-                state: State,
-                spec: &ParamSpec,
-                range: std::ops::Range<usize>,
-                read: &dyn Fn(usize, &mut [f32]) -> Result<()>| {
-        for start in range.clone().step_by(PIECE) {
-            let mut piece = vec![0.0; PIECE.min(range.end - start)];
-            read(start, &mut piece)?;
-            rank.set(state, spec, start, &piece);
-        }
-        anyhow::Ok(())
-    };
-    for spec in rank.params() {
-        fill(rank, State::Param, &spec, 0..spec.len(), &|start, out| {
+    for (part, whole) in rank.parts() {
+        let (kept, own) = (rank.kept(&part), rank.stepped(&part));
+        fill(rank, State::Param, &part, &whole, kept, &|start, out| {
             match &run.weights {
-                Weights::Random => prepare::initial(&spec, run.config.seed, start, out),
-                Weights::Directory(dir) => dir.read(&spec.name, start, out)?,
-                Weights::Checkpoint(training) => training.read(Part::Param, &spec.name, start, out)?,
+                Weights::Random => prepare::initial(&whole, run.config.seed, start, out),
+                Weights::Directory(dir) => dir.read(&whole.name, start, out)?,
+                Weights::Checkpoint(training) => training.read(Part::Param, &whole.name, start, out)?,
             }
             Ok(())
         })?;
         if let Weights::Checkpoint(training) = &run.weights {
-            let own = rank.stepped(&spec);
-            for (state, part) in [(State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)] {
-                fill(rank, state, &spec, own.clone(), &|start, out| Ok(training.read(part, &spec.name, start, out)?))?;
+            for (state, of) in [(State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)] {
+                let read = |start: usize, out: &mut [f32]| Ok(training.read(of, &whole.name, start, out)?);
+                fill(rank, state, &part, &whole, own.clone(), &read)?;
             }
         }
     }
@@ -77,6 +66,28 @@ pub fn put(run: &Run, rank: &mut Rank) -> Result<Progress> {
         updates: number("updates")?,
         skipped: number("skipped")?,
     })
+}
+
+/// Elements `range` of what the rank has of a parameter, from where they stand in the whole. Rows that fill up the vocabulary are
+/// zeros.
+fn fill(
+    rank: &mut Rank,
+    state: State,
+    part: &ParamSpec,
+    whole: &ParamSpec,
+    range: Range<usize>,
+    read: &dyn Fn(usize, &mut [f32]) -> Result<()>,
+) -> Result<()> {
+    const PIECE: usize = 1 << 20;
+    for start in range.clone().step_by(PIECE) {
+        let end = (start + PIECE).min(range.end);
+        let mut piece = vec![0.0; end - start];
+        for (here, there, len) in rank.plan.stretches(rank.id, part, whole, start..end) {
+            read(there, &mut piece[here - start..][..len])?;
+        }
+        rank.set(state, part, start, &piece);
+    }
+    Ok(())
 }
 
 /// What a resumed run must share with the one it goes on from.
@@ -124,18 +135,20 @@ pub fn write(
 }
 
 fn write_shard(run: &Run, rank: &mut Rank, save: &Save) -> Result<()> {
-    let parts = [(State::Param, Part::Param), (State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)];
-    // The other sharding groups hold the same.
-    if run.job.plan.mesh.copy(rank.id) > 0 {
-        return Ok(());
-    }
+    let states = [(State::Param, Part::Param), (State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)];
     // What the last stage holds of the first is written there.
-    let computed = run.job.plan.computed(rank.id);
-    for spec in rank.params().into_iter().filter(|spec| computed.contains(&spec.unit)) {
-        let own = rank.stepped(&spec);
-        for (state, part) in parts {
-            let values = rank.get(state, &spec, own.clone());
-            save.write(part, &spec.name, own.start, &values)?;
+    let plan = &run.job.plan;
+    let computed = plan.computed(rank.id);
+    for (part, whole) in rank.parts().into_iter().filter(|(part, _)| computed.contains(&part.unit)) {
+        if !plan.tells(rank.id, &part) {
+            continue;
+        }
+        let own = rank.stepped(&part);
+        for (state, of) in states {
+            let values = rank.get(state, &part, own.clone());
+            for (here, there, len) in plan.stretches(rank.id, &part, &whole, own.clone()) {
+                save.write(of, &whole.name, there, &values[here - own.start..][..len])?;
+            }
         }
     }
     Ok(())

@@ -39,7 +39,7 @@ fn events(rank: &Rank, index: usize) -> Vec<Value> {
     let (pid, actions) = (rank.id.0, &rank.programs()[index].actions);
     let mut out =
         vec![json!({ "name": "process_name", "ph": "M", "pid": pid, "args": { "name": format!("rank {pid}") } })];
-    let used = |lane: &Lane| actions.iter().any(|a| a.lane() == *lane);
+    let used = |lane: &Lane| actions.iter().any(|a| a.lane(&rank.plan) == *lane);
     for lane in LANES.into_iter().filter(used) {
         let name = lane.name();
         out.push(
@@ -51,7 +51,7 @@ fn events(rank: &Rank, index: usize) -> Vec<Value> {
         let name = action.show(&rank.plan);
         let kind = name.split(' ').next().unwrap_or_default().to_string();
         out.push(json!({
-            "name": name, "cat": kind, "ph": "X", "pid": pid, "tid": action.lane() as usize,
+            "name": name, "cat": kind, "ph": "X", "pid": pid, "tid": action.lane(&rank.plan) as usize,
             "ts": micros(*began), "dur": micros(ended.saturating_sub(*began)),
         }));
     }

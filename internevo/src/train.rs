@@ -11,6 +11,7 @@ use crate::state::{self, Progress};
 use crate::tensorboard::EventFile;
 use crate::timeline::Timeline;
 use crate::watch::Watch;
+use crate::world;
 use anyhow::{Context, Result, bail};
 use checkpoint::Save;
 use data::{Dataset, Tokenizer};
@@ -59,6 +60,7 @@ pub struct Run<'a> {
 }
 
 pub fn main(args: &Args) -> Result<()> {
+    world::single_process()?;
     let config = args.run.load()?;
     let (folder, start) = RunFolder::open(&config, args.resume, args.fresh)?;
     let tokenizer = prepare::tokenizer(&config, &start)?;

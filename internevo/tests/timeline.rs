@@ -37,7 +37,8 @@ fn the_printed_the_simulated_and_the_measured_step_are_one() {
     let printed = desk.ok(&format!("schedule run.toml {layout}"));
     let said = desk.ok(&format!("schedule run.toml {layout} --html simulated.html --profile cpu"));
     assert!(
-        said.contains("data 2 x pipeline 2, 2 micro-batches") && said.contains("% exposed communication"),
+        said.contains("data 2 x pipeline 2, sharding groups of 2; 2 micro-batches")
+            && said.contains("% exposed communication"),
         "{said}"
     );
     let simulated = actions(&data(&desk.text("simulated.html")));

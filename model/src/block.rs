@@ -1,24 +1,28 @@
 //! The two half-blocks of a layer: x + attention(norm(x)) and x + mlp(norm(x)). Forward and backward stand together.
 //!
 //! Every tensor is a view that the caller has placed: `w` is the unit's bucket, `saved` what forward keeps for backward,
-//! `tmp` what backward needs meanwhile. A piece that the model does not need is empty. The gradient of the residual
-//! stream, `dx` (T, D), enters a backward as the gradient of the output and leaves it as the gradient of the input, in
-//! place.
+//! `tmp` what is needed meanwhile. A piece that is not needed is empty. The gradient of the residual stream, `dx` (R, D), enters
+//! a backward as the gradient of the output and leaves it as the gradient of the input, in place.
+//!
+//! A rank has R tokens of the residual stream; T of them go through the products and through attention. Alone R = T; how a
+//! tensor-parallel group cuts tokens, heads and weights is told in [`crate::tensor`].
 //!
 //! A forward has two parts. The inner one fills `saved` and is all that a recomputation needs; the outer one makes the
-//! output of it.
-use crate::parts::{Out, linear, linear_backward, norm, norm_backward};
-use crate::{AttentionBias, Decoder, Inputs, Phase, Position, Rope};
-use backend::{Backend, DType, Op, Rotation, View};
+//! output of it. A backward has two as well, [`Half`].
+use crate::parts::{Out, linear, linear_backward_weight, norm, norm_backward};
+use crate::tensor::{self, Dev, Work};
+use crate::{AttentionBias, Decoder, Inputs, Position, Rope, TensorMode};
+use backend::{DType, Heads, Op, Rotation, View};
+use comm::CommError;
 
 /// A micro-batch of T tokens on its way through the model.
 #[derive(Clone, Copy)]
 pub struct MicroBatch<'a> {
-    pub model: &'a Decoder,
-    pub phase: Phase,
-    pub t: usize,
-    /// Of the activations.
-    pub dtype: DType,
+    pub work: Work<'a>,
+    /// The model of which `work.model` is a part.
+    pub whole: &'a Decoder,
+    /// Index in the tensor-parallel group.
+    pub rank: usize,
     pub inputs: Inputs,
     /// (P, H) cosines and sines; empty without RoPE.
     pub rope_table: View,
@@ -26,7 +30,7 @@ pub struct MicroBatch<'a> {
 
 impl MicroBatch<'_> {
     fn rotation(&self) -> Option<Rotation> {
-        match self.model.position {
+        match self.work.model.position {
             Position::Rope(Rope { pairs, .. }) => {
                 Some(Rotation { positions: self.inputs.positions, table: self.rope_table, pairs })
             }
@@ -42,21 +46,39 @@ pub struct GradTo {
     pub acc: bool,
 }
 
-/// Elements of a piece that not every model has.
+/// A backward has two parts (Qi et al. 2023, section 2): the gradient of the input, for which the stage before waits, and that of
+/// the matrices, which can be made later. Gradients of vectors come with the input's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub enum Half {
+    Both,
+    Input,
+    Weight,
+}
+
+impl Half {
+    fn input(self) -> bool {
+        self != Half::Weight
+    }
+    fn weight(self) -> bool {
+        self != Half::Input
+    }
+}
+
+/// Elements of a piece that is not always there.
 fn only(needed: bool, len: usize) -> usize {
     if needed { len } else { 0 }
 }
 
-/// What a half-block keeps for its `Out`: a (T, D), n (T, D), stats.
-fn out_saved(m: &Decoder, t: usize, dtype: DType) -> [(DType, usize); 3] {
-    let (td, stats) = (only(m.sandwich_norms, t * m.hidden), only(m.sandwich_norms, m.norm_stats(t)));
-    [(dtype, td), (dtype, td), (dtype.precise(), stats)]
+/// What a half-block keeps for its `Out`: a (R, D), n (R, D), stats.
+fn out_saved(c: &Work) -> [(DType, usize); 3] {
+    let m = c.model;
+    let rows = only(m.sandwich_norms, c.rows());
+    [(c.dtype, rows * m.hidden), (c.dtype, rows * m.hidden), (c.dtype.precise(), m.norm_stats(rows))]
 }
 
 // ---- attention -----------------------------------------------------------------------------------------------------
 
-/// Parameters, or their gradients: norm, wqkv ((N+2K) H, D), bqkv ((N+2K) H), qk_norm (2, H), wo (D, N H), bo (D), norm
-/// behind it.
+/// Parameters, or their gradients: norm, bo (D), norm behind it, qk_norm (2, H), wqkv ((N+2K) H, D), bqkv ((N+2K) H), wo (D, N H).
 fn attention_weights(m: &Decoder, w: View) -> [View; 7] {
     let (d, qkv) = (m.hidden, m.heads.qkv());
     let (bqkv, bo) = match m.attention_bias {
@@ -65,93 +87,143 @@ fn attention_weights(m: &Decoder, w: View) -> [View; 7] {
         AttentionBias::All => (qkv, d),
     };
     let (qk_norm, behind) = (only(m.qk_norm, 2 * m.heads.dim), only(m.sandwich_norms, m.norm_len()));
-    w.split([m.norm_len(), qkv * d, bqkv, qk_norm, d * m.heads.out(), bo, behind])
+    w.split([m.norm_len(), bo, behind, qk_norm, qkv * d, bqkv, d * m.heads.out()])
 }
 
-/// n (T, D), stats, raw (T, (N+2K) H) before qk_norm, rstd (T, N+K) of it, qkv (T, (N+2K) H) rotated, o (T, N H),
-/// lse (N, T), and the three of `Out`.
-pub fn attention_saved(m: &Decoder, t: usize, dtype: DType) -> [(DType, usize); 10] {
-    let (h, precise) = (m.heads, dtype.precise());
-    let [a, behind, behind_stats] = out_saved(m, t, dtype);
+/// n (R, D), stats, gathered n (T, D), raw ((N+2K) H wide) before qk_norm, rstd of it, qkv (T, (N+2K) H) rotated, o (T, N H),
+/// lse (N, T), o of all heads (R, N H) where heads were exchanged, and the three of `Out`.
+pub fn attention_saved(c: &Work) -> [(DType, usize); 12] {
+    let (m, h, rows, precise) = (c.model, c.attention_heads(), c.rows(), c.dtype.precise());
+    let [a, behind, behind_stats] = out_saved(c);
+    let raw = only(m.qk_norm, c.product_rows());
     [
-        (dtype, t * m.hidden),
-        (precise, m.norm_stats(t)),
-        (dtype, only(m.qk_norm, t * h.qkv())),
-        (precise, only(m.qk_norm, t * (h.n + h.kv))),
-        (dtype, t * h.qkv()),
-        (dtype, t * h.out()),
-        (precise, h.n * t),
+        (c.dtype, rows * m.hidden),
+        (precise, m.norm_stats(rows)),
+        c.full(c.gathers() && c.tensor.mode == TensorMode::Msp),
+        (c.dtype, raw * m.heads.qkv()),
+        (precise, raw * (m.heads.n + m.heads.kv)),
+        (c.dtype, c.t * h.qkv()),
+        (c.dtype, c.t * h.out()),
+        (precise, h.n * c.t),
+        (c.dtype, only(c.tensor.exchanges_heads(), rows * m.heads.out())),
         a,
         behind,
         behind_stats,
     ]
 }
 
-/// dn (T, D), dqkv (T, (N+2K) H), d_o (T, N H)
-pub fn attention_tmp(m: &Decoder, t: usize, dtype: DType) -> [(DType, usize); 3] {
-    [t * m.hidden, t * m.heads.qkv(), t * m.heads.out()].map(|len| (dtype, len))
+/// dn (R, D), d_o (T, N H), dqkv (T, (N+2K) H), da (R, D) of sandwich norms; where tokens are gathered the product's output or its
+/// gradient, the input and its gradient (T, D); where heads are exchanged qkv, what is sent of it, o and what is sent of that.
+pub fn attention_tmp(c: &Work) -> [(DType, usize); 11] {
+    let (m, h, rows) = (c.model, c.attention_heads(), c.rows());
+    let piece = |len| (c.dtype, len);
+    let exchanged = only(c.tensor.exchanges_heads(), 1);
+    let sent = |heads: Heads| exchanged * c.t * heads.part(c.tensor.size).qkv();
+    let values = Heads { kv: 0, ..m.heads };
+    [
+        piece(rows * m.hidden),
+        piece(c.t * h.out()),
+        piece(c.t * h.qkv()),
+        piece(only(m.sandwich_norms, rows * m.hidden)),
+        c.full(c.gathers()),
+        c.full(c.gathers() && c.tensor.mode == TensorMode::Fsp),
+        c.full(c.gathers()),
+        piece(exchanged * rows * m.heads.qkv()),
+        piece(sent(m.heads)),
+        piece(exchanged * rows * m.heads.out()),
+        piece(sent(values)),
+    ]
 }
 
-/// x (T, D) -> y (T, D) = x + wo attention(rope(wqkv norm(x))). `cache` is read and written in cached phases.
+/// What the second half of a split backward needs of the first: the gradients of both products, the one of the output as
+/// [`late_dy`] has it.
+pub fn attention_late(c: &Work) -> [(DType, usize); 4] {
+    let [da, dy, full] = late_dy(c);
+    [da, dy, full, (c.dtype, c.product_rows() * c.model.heads.qkv())]
+}
+
+/// da (R, D) of sandwich norms, or dy (T, D) gathered, or dy (R, D), which the residual stream will not have any more.
+fn late_dy(c: &Work) -> [(DType, usize); 3] {
+    let (m, rows) = (c.model, c.rows() * c.model.hidden);
+    let kept = only(!m.sandwich_norms && !c.gathers(), rows);
+    [(c.dtype, only(m.sandwich_norms, rows)), (c.dtype, kept), c.full(c.gathers())]
+}
+
+/// x (R, D) -> y (R, D) = x + wo attention(rope(wqkv norm(x))). `cache` is read and written in cached phases.
 pub fn attention_forward(
-    dev: &mut dyn Backend,
+    dev: &mut Dev,
     mb: &MicroBatch,
     layer: usize,
     w: View,
     x: View,
     y: View,
     saved: View,
+    tmp: View,
     cache: Option<View>,
-) {
-    attention_inner(dev, mb, layer, w, x, saved, cache);
-    attention_outer(dev, mb, w, x, y, saved);
+) -> Result<(), CommError> {
+    attention_inner(dev, mb, layer, w, x, saved, tmp, cache)?;
+    let [.., o, _, o_rows, _, _, _] = saved.carve(attention_saved(&mb.work));
+    let s = if mb.work.tensor.exchanges_heads() { o_rows } else { o };
+    let [_, _, _, _, full, ..] = carve_tmp(tmp, attention_tmp(&mb.work));
+    attention_out(mb, w, saved, full).outer(dev, mb, x, s, y)
 }
 
-/// x (T, D) -> saved
+/// x (R, D) -> saved
 pub fn attention_inner(
-    dev: &mut dyn Backend,
+    dev: &mut Dev,
     mb: &MicroBatch,
     layer: usize,
     w: View,
     x: View,
     saved: View,
+    tmp: View,
     cache: Option<View>,
-) {
-    let (m, t, heads, scores) = (mb.model, mb.t, mb.model.heads, mb.model.scores(layer));
-    let [norm_w, wqkv, bqkv, qk_norm, ..] = attention_weights(m, w);
-    let [n, stats, raw, raw_rstd, qkv, o, lse, ..] = saved.carve(attention_saved(m, t, mb.dtype));
+) -> Result<(), CommError> {
+    let (c, m, scores, exchanged) = (&mb.work, mb.work.model, mb.scores(layer), mb.work.tensor.exchanges_heads());
+    let [norm_w, _, _, qk_norm, wqkv, bqkv, _] = attention_weights(m, w);
+    let [n, stats, kept, raw, raw_rstd, qkv, o, lse, o_rows, ..] = saved.carve(attention_saved(c));
+    let [.., full, gathered, _, qkv_rows, sent, _, o_sent] = carve_tmp(tmp, attention_tmp(c));
     let Inputs { cu_seqlens, span, .. } = mb.inputs;
 
     norm(dev, m, x, norm_w, n, stats);
-    let raw = if m.qk_norm { raw } else { qkv };
-    linear(dev, n, wqkv, bqkv, None, raw, [t, m.hidden, heads.qkv()]);
+    let n = tensor::enter(dev, c, n, if kept.len > 0 { kept } else { gathered })?;
+    let normed = if exchanged { qkv_rows } else { qkv };
+    let projected = if m.qk_norm { raw } else { normed };
+    linear(dev, n, wqkv, bqkv, None, projected, [c.product_rows(), m.hidden, m.heads.qkv()]);
     if m.qk_norm {
-        dev.run(Op::HeadNorm { x: raw, w: qk_norm, y: qkv, rstd: raw_rstd, heads, eps: m.norm_eps });
+        let (heads, eps) = (m.heads, m.norm_eps);
+        dev.run(Op::HeadNorm { x: raw, w: qk_norm, y: normed, rstd: raw_rstd, heads, eps });
     }
-    let rotation = mb.rotation();
+    if exchanged {
+        tensor::to_heads(dev, m.heads, c.tensor.size, [qkv_rows, sent, qkv])?;
+    }
+    let (rotation, heads) = (mb.rotation(), c.attention_heads());
     dev.run(match cache {
         None => Op::Attention { qkv, cu_seqlens, rotation, o, lse, heads, scores },
         Some(cache) => Op::AttentionCached { qkv, span, rotation, cache, o, heads, scores },
     });
-    attention_out(mb, w, saved).inner(dev, m, o);
+    if exchanged {
+        tensor::to_rows(dev, Heads { kv: 0, ..m.heads }, c.tensor.size, [o, o_sent, o_rows])?;
+    }
+    attention_out(mb, w, saved, full).inner(dev, mb, if exchanged { o_rows } else { o })
 }
 
-/// x (T, D), saved -> y (T, D)
-pub fn attention_outer(dev: &mut dyn Backend, mb: &MicroBatch, w: View, x: View, y: View, saved: View) {
-    let [_, _, _, _, _, o, ..] = saved.carve(attention_saved(mb.model, mb.t, mb.dtype));
-    attention_out(mb, w, saved).outer(dev, mb.model, x, o, y);
+/// Where nothing is needed meanwhile none is given.
+fn carve_tmp<const N: usize>(tmp: View, pieces: [(DType, usize); N]) -> [View; N] {
+    if tmp.len == 0 { pieces.map(|(dtype, _)| View { dtype, len: 0, ..tmp }) } else { tmp.carve(pieces) }
 }
 
-fn attention_out(mb: &MicroBatch, w: View, saved: View) -> Out {
-    let (m, t) = (mb.model, mb.t);
-    let [.., wo, bo, behind] = attention_weights(m, w);
-    let [.., a, n, stats] = saved.carve(attention_saved(m, t, mb.dtype));
-    Out { w: [wo, bo, behind], saved: [a, n, stats], dims: [t, m.heads.out(), m.hidden] }
+fn attention_out(mb: &MicroBatch, w: View, saved: View, full: View) -> Out {
+    let m = mb.work.model;
+    let [_, bo, behind, .., wo] = attention_weights(m, w);
+    let [.., a, n, stats] = saved.carve(attention_saved(&mb.work));
+    let dims = [mb.work.product_rows(), m.heads.out(), m.hidden];
+    Out { w: [wo, bo, behind], saved: [a, n, stats], full, dims }
 }
 
-/// dx, x (T, D) -> dx (T, D) in place, and the gradients of the bucket.
+/// dx, x (R, D) -> dx (R, D) in place, and the gradients of the bucket.
 pub fn attention_backward(
-    dev: &mut dyn Backend,
+    dev: &mut Dev,
     mb: &MicroBatch,
     layer: usize,
     w: View,
@@ -160,91 +232,156 @@ pub fn attention_backward(
     dx: View,
     saved: View,
     tmp: View,
-) {
-    let (m, t, acc) = (mb.model, mb.t, dw.acc);
-    let (heads, scores) = (m.heads, m.scores(layer));
-    let [norm_w, wqkv, _, qk_norm, ..] = attention_weights(m, w);
-    let [dnorm, dwqkv, dbqkv, dqk_norm, dwo, dbo, dbehind] = attention_weights(m, dw.view);
-    let [n, stats, raw, raw_rstd, qkv, o, lse, ..] = saved.carve(attention_saved(m, t, mb.dtype));
-    let [dn, dqkv, d_o] = tmp.carve(attention_tmp(m, t, mb.dtype));
+    half: Half,
+    late: Option<View>,
+) -> Result<(), CommError> {
+    let (c, m, acc) = (&mb.work, mb.work.model, dw.acc);
+    let (exchanged, parts) = (c.tensor.exchanges_heads(), c.tensor.size);
+    let [norm_w, _, _, qk_norm, wqkv, ..] = attention_weights(m, w);
+    let [dnorm, dbo, dbehind, dqk_norm, dwqkv, dbqkv, dwo] = attention_weights(m, dw.view);
+    let [n, stats, kept, raw, raw_rstd, qkv, o, lse, o_rows, ..] = saved.carve(attention_saved(c));
+    let [dn, d_o, dqkv, da, full, again, dn_full, dqkv_rows, sent, d_o_rows, o_sent] = carve_tmp(tmp, attention_tmp(c));
+    let [da, dy_kept, full, dprojected] = match late {
+        None => [da, da.sub(0, 0), full, if exchanged { dqkv_rows } else { dqkv }],
+        Some(late) => late.carve(attention_late(c)),
+    };
+    let dqkv = if exchanged { dqkv } else { dprojected };
     let Inputs { cu_seqlens, .. } = mb.inputs;
+    let (out, places) = (attention_out(mb, w, saved, full), [da, dy_kept]);
+    let (s, ds) = if exchanged { (o_rows, d_o_rows) } else { (o, d_o) };
+    let dims = [c.product_rows(), m.hidden, m.heads.qkv()];
 
-    attention_out(mb, w, saved).backward(dev, m, [dwo, dbo, dbehind], acc, dx, o, d_o, dn);
-    let rotation = mb.rotation();
-    dev.run(Op::AttentionBackward { qkv, cu_seqlens, rotation, o, lse, d_o, dqkv, heads, scores });
-    if m.qk_norm {
-        dev.run(Op::HeadNormBackward { x: raw, w: qk_norm, rstd: raw_rstd, dqkv, dw: dqk_norm, heads, acc });
+    let mut underway = None;
+    if half.input() {
+        out.backward_input(dev, mb, [dwo, dbo, dbehind], acc, dx, ds, places)?;
+        if exchanged {
+            tensor::to_heads(dev, Heads { kv: 0, ..m.heads }, parts, [d_o_rows, o_sent, d_o])?;
+        }
+        let (rotation, scores, heads) = (mb.rotation(), mb.scores(layer), c.attention_heads());
+        dev.run(Op::AttentionBackward { qkv, cu_seqlens, rotation, o, lse, d_o, dqkv, heads, scores });
+        if exchanged {
+            tensor::to_rows(dev, m.heads, parts, [dqkv, sent, dprojected])?;
+        }
+        if m.qk_norm {
+            let (heads, dqkv) = (m.heads, dprojected);
+            dev.run(Op::HeadNormBackward { x: raw, w: qk_norm, rstd: raw_rstd, dqkv, dw: dqk_norm, heads, acc });
+        }
+        let dx = tensor::before_enter(c, dn, dn_full);
+        dev.run(Op::LinearBackwardInput { dy: dprojected, w: wqkv, dx, dims });
+        underway = tensor::enter_backward(dev, c, dn, dn_full)?;
     }
-    linear_backward(dev, dqkv, n, wqkv, dn, [dwqkv, dbqkv], [t, m.hidden, heads.qkv()], acc);
-    norm_backward(dev, m, x, norm_w, stats, dn, dx, GradTo { view: dnorm, acc });
+    if half.weight() {
+        out.backward_weight(dev, mb, dwo, acc, dx, s, places);
+        let n = entered(dev, c, n, kept, again)?;
+        linear_backward_weight(dev, dprojected, n, [dwqkv, dbqkv], dims, acc);
+    }
+    if let Some(underway) = underway {
+        dev.finish(underway)?;
+    }
+    if half.input() {
+        norm_backward(dev, m, x, norm_w, stats, dn, dx, GradTo { view: dnorm, acc });
+    }
+    Ok(())
+}
+
+/// What `enter` gave in the forward: kept, or gathered again.
+fn entered(dev: &mut Dev, c: &Work, n: View, kept: View, again: View) -> Result<View, CommError> {
+    if kept.len > 0 {
+        return Ok(kept);
+    }
+    tensor::enter(dev, c, n, again)
 }
 
 // ---- MLP -----------------------------------------------------------------------------------------------------------
 // G is 2F with a gate, else F.
 
-/// Parameters, or their gradients: norm, win (G, D) = gate | up or up, bin (G), wdown (D, F), bdown (D), norm behind it.
+/// Parameters, or their gradients: norm, bdown (D), norm behind it, win (G, D) = gate | up or up, bin (G), wdown (D, F).
 fn mlp_weights(m: &Decoder, w: View) -> [View; 6] {
     let (d, f, g) = (m.hidden, m.ffn, m.mlp_in());
     let behind = only(m.sandwich_norms, m.norm_len());
-    w.split([m.norm_len(), g * d, only(m.mlp.bias, g), d * f, only(m.mlp.bias, d), behind])
+    w.split([m.norm_len(), only(m.mlp.bias, d), behind, g * d, only(m.mlp.bias, g), d * f])
 }
 
-/// n (T, D), stats, h (T, G), s (T, F), and the three of `Out`.
-pub fn mlp_saved(m: &Decoder, t: usize, dtype: DType) -> [(DType, usize); 7] {
-    let [a, behind, behind_stats] = out_saved(m, t, dtype);
+/// n (R, D), stats, gathered n (T, D), h (T, G), s (T, F), and the three of `Out`.
+pub fn mlp_saved(c: &Work) -> [(DType, usize); 8] {
+    let (m, rows, t) = (c.model, c.rows(), c.product_rows());
+    let [a, behind, behind_stats] = out_saved(c);
     [
-        (dtype, t * m.hidden),
-        (dtype.precise(), m.norm_stats(t)),
-        (dtype, t * m.mlp_in()),
-        (dtype, t * m.ffn),
+        (c.dtype, rows * m.hidden),
+        (c.dtype.precise(), m.norm_stats(rows)),
+        c.full(c.gathers() && c.tensor.mode == TensorMode::Msp),
+        (c.dtype, t * m.mlp_in()),
+        (c.dtype, t * m.ffn),
         a,
         behind,
         behind_stats,
     ]
 }
 
-/// dn (T, D), ds (T, F)
-pub fn mlp_tmp(m: &Decoder, t: usize, dtype: DType) -> [(DType, usize); 2] {
-    [t * m.hidden, t * m.ffn].map(|len| (dtype, len))
+/// dn (R, D), ds (T, F), da (R, D) of sandwich norms; where tokens are gathered the product's output or its gradient, the input
+/// and its gradient (T, D).
+pub fn mlp_tmp(c: &Work) -> [(DType, usize); 6] {
+    let (m, rows) = (c.model, c.rows());
+    let piece = |len| (c.dtype, len);
+    [
+        piece(rows * m.hidden),
+        piece(c.product_rows() * m.ffn),
+        piece(only(m.sandwich_norms, rows * m.hidden)),
+        c.full(c.gathers()),
+        c.full(c.gathers() && c.tensor.mode == TensorMode::Fsp),
+        c.full(c.gathers()),
+    ]
 }
 
-/// x (T, D) -> y (T, D) = x + wdown f(win norm(x))
-pub fn mlp_forward(dev: &mut dyn Backend, mb: &MicroBatch, w: View, x: View, y: View, saved: View) {
-    mlp_inner(dev, mb, w, x, saved);
-    mlp_outer(dev, mb, w, x, y, saved);
+/// As [`attention_late`]; the gradient of the first product is in `saved`.
+pub fn mlp_late(c: &Work) -> [(DType, usize); 3] {
+    late_dy(c)
 }
 
-/// x (T, D) -> saved
-pub fn mlp_inner(dev: &mut dyn Backend, mb: &MicroBatch, w: View, x: View, saved: View) {
-    let (m, t) = (mb.model, mb.t);
-    let [norm_w, win, bin, ..] = mlp_weights(m, w);
-    let [n, stats, h, s, ..] = saved.carve(mlp_saved(m, t, mb.dtype));
+/// x (R, D) -> y (R, D) = x + wdown f(win norm(x))
+pub fn mlp_forward(
+    dev: &mut Dev,
+    mb: &MicroBatch,
+    w: View,
+    x: View,
+    y: View,
+    saved: View,
+    tmp: View,
+) -> Result<(), CommError> {
+    mlp_inner(dev, mb, w, x, saved, tmp)?;
+    let [_, _, _, _, s, ..] = saved.carve(mlp_saved(&mb.work));
+    let [_, _, _, full, ..] = carve_tmp(tmp, mlp_tmp(&mb.work));
+    mlp_out(mb, w, saved, full).outer(dev, mb, x, s, y)
+}
+
+/// x (R, D) -> saved
+pub fn mlp_inner(dev: &mut Dev, mb: &MicroBatch, w: View, x: View, saved: View, tmp: View) -> Result<(), CommError> {
+    let (c, m) = (&mb.work, mb.work.model);
+    let [norm_w, _, _, win, bin, _] = mlp_weights(m, w);
+    let [n, stats, kept, h, s, ..] = saved.carve(mlp_saved(c));
+    let [.., full, gathered, _] = carve_tmp(tmp, mlp_tmp(c));
 
     norm(dev, m, x, norm_w, n, stats);
-    linear(dev, n, win, bin, None, h, [t, m.hidden, m.mlp_in()]);
+    let n = tensor::enter(dev, c, n, if kept.len > 0 { kept } else { gathered })?;
+    linear(dev, n, win, bin, None, h, [c.product_rows(), m.hidden, m.mlp_in()]);
     dev.run(match m.mlp.gated {
         true => Op::Gated { h, s, f: m.ffn, by: m.mlp.by },
         false => Op::Activation { h, s, by: m.mlp.by },
     });
-    mlp_out(mb, w, saved).inner(dev, m, s);
+    mlp_out(mb, w, saved, full).inner(dev, mb, s)
 }
 
-/// x (T, D), saved -> y (T, D)
-pub fn mlp_outer(dev: &mut dyn Backend, mb: &MicroBatch, w: View, x: View, y: View, saved: View) {
-    let [_, _, _, s, ..] = saved.carve(mlp_saved(mb.model, mb.t, mb.dtype));
-    mlp_out(mb, w, saved).outer(dev, mb.model, x, s, y);
+fn mlp_out(mb: &MicroBatch, w: View, saved: View, full: View) -> Out {
+    let m = mb.work.model;
+    let [_, bdown, behind, .., wdown] = mlp_weights(m, w);
+    let [.., a, n, stats] = saved.carve(mlp_saved(&mb.work));
+    let dims = [mb.work.product_rows(), m.ffn, m.hidden];
+    Out { w: [wdown, bdown, behind], saved: [a, n, stats], full, dims }
 }
 
-fn mlp_out(mb: &MicroBatch, w: View, saved: View) -> Out {
-    let (m, t) = (mb.model, mb.t);
-    let [.., wdown, bdown, behind] = mlp_weights(m, w);
-    let [.., a, n, stats] = saved.carve(mlp_saved(m, t, mb.dtype));
-    Out { w: [wdown, bdown, behind], saved: [a, n, stats], dims: [t, m.ffn, m.hidden] }
-}
-
-/// dx, x (T, D) -> dx (T, D) in place, and the gradients of the bucket.
+/// dx, x (R, D) -> dx (R, D) in place, and the gradients of the bucket.
 pub fn mlp_backward(
-    dev: &mut dyn Backend,
+    dev: &mut Dev,
     mb: &MicroBatch,
     w: View,
     dw: GradTo,
@@ -252,18 +389,41 @@ pub fn mlp_backward(
     dx: View,
     saved: View,
     tmp: View,
-) {
-    let (m, t, acc) = (mb.model, mb.t, dw.acc);
-    let [norm_w, win, ..] = mlp_weights(m, w);
-    let [dnorm, dwin, dbin, dwdown, dbdown, dbehind] = mlp_weights(m, dw.view);
-    let [n, stats, h, s, ..] = saved.carve(mlp_saved(m, t, mb.dtype));
-    let [dn, ds] = tmp.carve(mlp_tmp(m, t, mb.dtype));
+    half: Half,
+    late: Option<View>,
+) -> Result<(), CommError> {
+    let (c, m, acc) = (&mb.work, mb.work.model, dw.acc);
+    let [norm_w, _, _, win, ..] = mlp_weights(m, w);
+    let [dnorm, dbdown, dbehind, dwin, dbin, dwdown] = mlp_weights(m, dw.view);
+    let [n, stats, kept, h, s, ..] = saved.carve(mlp_saved(c));
+    let [dn, ds, da, full, again, dn_full] = carve_tmp(tmp, mlp_tmp(c));
+    let [da, dy_kept, full] = match late {
+        None => [da, da.sub(0, 0), full],
+        Some(late) => late.carve(mlp_late(c)),
+    };
+    let (out, places) = (mlp_out(mb, w, saved, full), [da, dy_kept]);
+    let dims = [c.product_rows(), m.hidden, m.mlp_in()];
 
-    mlp_out(mb, w, saved).backward(dev, m, [dwdown, dbdown, dbehind], acc, dx, s, ds, dn);
-    dev.run(match m.mlp.gated {
-        true => Op::GatedBackward { h, ds, f: m.ffn, by: m.mlp.by },
-        false => Op::ActivationBackward { h, ds, by: m.mlp.by },
-    });
-    linear_backward(dev, h, n, win, dn, [dwin, dbin], [t, m.hidden, m.mlp_in()], acc);
-    norm_backward(dev, m, x, norm_w, stats, dn, dx, GradTo { view: dnorm, acc });
+    let mut underway = None;
+    if half.input() {
+        out.backward_input(dev, mb, [dwdown, dbdown, dbehind], acc, dx, ds, places)?;
+        dev.run(match m.mlp.gated {
+            true => Op::GatedBackward { h, ds, f: m.ffn, by: m.mlp.by },
+            false => Op::ActivationBackward { h, ds, by: m.mlp.by },
+        });
+        dev.run(Op::LinearBackwardInput { dy: h, w: win, dx: tensor::before_enter(c, dn, dn_full), dims });
+        underway = tensor::enter_backward(dev, c, dn, dn_full)?;
+    }
+    if half.weight() {
+        out.backward_weight(dev, mb, dwdown, acc, dx, s, places);
+        let n = entered(dev, c, n, kept, again)?;
+        linear_backward_weight(dev, h, n, [dwin, dbin], dims, acc);
+    }
+    if let Some(underway) = underway {
+        dev.finish(underway)?;
+    }
+    if half.input() {
+        norm_backward(dev, m, x, norm_w, stats, dn, dx, GradTo { view: dnorm, acc });
+    }
+    Ok(())
 }

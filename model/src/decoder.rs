@@ -1,6 +1,6 @@
 //! A decoder described by data: everything the maths depends on, resolved and checked.
 use crate::{Rope, Unit, UnitKind};
-use backend::{DType, Heads, Nonlinearity, Scores};
+use backend::{DType, Heads, Nonlinearity, Scores, Slopes};
 use serde::{Deserialize, Serialize};
 
 /// A model family: its defaults, and how its directory spells a decoder. The maths is the same for all.
@@ -206,7 +206,7 @@ impl Decoder {
             scale: self.query_scalar.unwrap_or(self.heads.dim as f64).powf(-0.5),
             cap: self.score_cap,
             window: self.window.filter(|w| w.is_of(layer)).map(|w| w.size),
-            alibi: self.position == Position::Alibi,
+            alibi: (self.position == Position::Alibi).then_some(Slopes { first: 0, of: self.heads.n }),
         }
     }
 

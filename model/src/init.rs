@@ -37,12 +37,20 @@ fn hash(name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Unit;
+    use crate::{Split, Unit};
 
     #[test]
     fn a_slice_is_the_same_wherever_it_is_cut() {
         let init = Init::Normal { std: 0.02 };
-        let spec = ParamSpec { name: "w".into(), unit: Unit(0), shape: vec![100, 100], init, decay: true, offset: 0 };
+        let spec = ParamSpec {
+            name: "w".into(),
+            unit: Unit(0),
+            shape: vec![100, 100],
+            init,
+            decay: true,
+            split: Split::Rows,
+            offset: 0,
+        };
         let mut whole = vec![0.0; 10_000];
         initial(&spec, 7, 0, &mut whole);
         let mut part = vec![0.0; 100];

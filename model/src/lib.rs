@@ -16,6 +16,7 @@ mod params;
 mod parts;
 mod problems;
 mod rope;
+mod tensor;
 mod unit;
 
 /// Parts of a decoder.
@@ -25,4 +26,5 @@ pub use decoder::{AttentionBias, Decoder, Family, Mlp, NormKind, Position, Windo
 pub use init::initial;
 pub use params::{Init, ParamSpec};
 pub use rope::{Rope, Scaling, Yarn};
+pub use tensor::{Dev, Split, Stretch, Tensor, TensorMode, Work, stretches};
 pub use unit::{Inputs, Phase, Unit, UnitKind};

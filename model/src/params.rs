@@ -2,8 +2,9 @@
 //! (all parameters of a unit, one after another) is only storage.
 //!
 //! Order inside a bucket is for the maths: q | k | v, their biases, and gate | up are adjacent, so that the merged
-//! product is a view. [`crate::block`] cuts the buckets in this order.
-use crate::{AttentionBias, Decoder, NormKind, Unit, UnitKind};
+//! product is a view; what every member of a tensor-parallel group has whole comes first. [`crate::block`] cuts the buckets in this
+//! order.
+use crate::{AttentionBias, Decoder, NormKind, Split, Unit, UnitKind};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Init {
@@ -25,6 +26,8 @@ pub struct ParamSpec {
     pub init: Init,
     /// Weight decay applies to matrices.
     pub decay: bool,
+    /// Over a tensor-parallel group.
+    pub split: Split,
     /// First element in the unit's bucket.
     pub offset: usize,
 }
@@ -34,14 +37,15 @@ struct Row {
     name: String,
     shape: Vec<usize>,
     init: Init,
+    split: Split,
 }
 
 fn vector(name: &str, len: usize, init: Init) -> Row {
-    Row { name: name.into(), shape: vec![len], init }
+    Row { name: name.into(), shape: vec![len], init, split: Split::Whole }
 }
 
-fn bias(name: &str, len: usize) -> Row {
-    vector(&format!("{name}.bias"), len, Init::Zeros)
+fn bias(name: &str, len: usize, split: Split) -> Row {
+    Row { split, ..vector(&format!("{name}.bias"), len, Init::Zeros) }
 }
 
 impl ParamSpec {
@@ -57,22 +61,24 @@ impl Decoder {
     /// Parameters of a unit's bucket, in order.
     pub fn params(&self, unit: Unit) -> Vec<ParamSpec> {
         let rows = match self.kind(unit) {
-            UnitKind::Embedding => vec![self.matrix("model.embed_tokens", [self.vocab, self.hidden], unit)],
+            UnitKind::Embedding => {
+                vec![self.matrix("model.embed_tokens", [self.vocab, self.hidden], unit, Split::Rows)]
+            }
             UnitKind::Attention { layer } => self.attention_rows(&format!("model.layers.{layer}"), unit),
             UnitKind::Mlp { layer } => self.mlp_rows(&format!("model.layers.{layer}"), unit),
             UnitKind::Head => {
                 let mut rows = self.norm_rows("model.norm");
                 if !self.tied {
-                    rows.push(self.matrix("lm_head", [self.vocab, self.hidden], unit));
+                    rows.push(self.matrix("lm_head", [self.vocab, self.hidden], unit, Split::Rows));
                 }
                 rows
             }
         };
         let mut offset = 0;
         rows.into_iter()
-            .map(|Row { name, shape, init }| {
+            .map(|Row { name, shape, init, split }| {
                 let decay = shape.len() > 1;
-                let spec = ParamSpec { name, unit, shape, init, decay, offset };
+                let spec = ParamSpec { name, unit, shape, init, decay, split, offset };
                 offset += spec.len();
                 spec
             })
@@ -87,22 +93,27 @@ impl Decoder {
             AttentionBias::Qkv => (true, false),
             AttentionBias::All => (true, true),
         };
-        let qkv = [("q_proj", h.n * h.dim), ("k_proj", h.kv * h.dim), ("v_proj", h.kv * h.dim)];
+        let qkv = [
+            ("q_proj", h.n * h.dim, Split::Rows),
+            ("k_proj", h.kv * h.dim, Split::KvRows),
+            ("v_proj", h.kv * h.dim, Split::KvRows),
+        ];
         let mut rows = self.norm_rows(&format!("{at}.input_layernorm"));
-        rows.extend(qkv.iter().map(|(s, n)| self.matrix(&name(s), [*n, d], unit)));
-        if qkv_bias {
-            rows.extend(qkv.iter().map(|(s, n)| bias(&name(s), *n)));
-        }
-        if self.qk_norm {
-            rows.extend(["q_norm", "k_norm"].map(|s| vector(&format!("{}.weight", name(s)), h.dim, Init::Ones)));
-        }
-        rows.push(self.matrix(&name("o_proj"), [d, h.out()], unit));
         if o_bias {
-            rows.push(bias(&name("o_proj"), d));
+            rows.push(bias(&name("o_proj"), d, Split::Whole));
         }
         if self.sandwich_norms {
             rows.extend(self.norm_rows(&format!("{at}.post_attention_layernorm")));
         }
+        if self.qk_norm {
+            let norm = |s| vector(&format!("{}.weight", name(s)), h.dim, Init::Ones);
+            rows.extend(["q_norm", "k_norm"].map(|s| Row { split: Split::PerHead, ..norm(s) }));
+        }
+        rows.extend(qkv.iter().map(|(s, n, split)| self.matrix(&name(s), [*n, d], unit, *split)));
+        if qkv_bias {
+            rows.extend(qkv.iter().map(|(s, n, split)| bias(&name(s), *n, *split)));
+        }
+        rows.push(self.matrix(&name("o_proj"), [d, h.out()], unit, Split::Columns));
         rows
     }
 
@@ -112,17 +123,17 @@ impl Decoder {
         let into: &[&str] = if self.mlp.gated { &["gate_proj", "up_proj"] } else { &["up_proj"] };
         let norm = if self.sandwich_norms { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
         let mut rows = self.norm_rows(&format!("{at}.{norm}"));
-        rows.extend(into.iter().map(|s| self.matrix(&name(s), [f, d], unit)));
         if self.mlp.bias {
-            rows.extend(into.iter().map(|s| bias(&name(s), f)));
-        }
-        rows.push(self.matrix(&name("down_proj"), [d, f], unit));
-        if self.mlp.bias {
-            rows.push(bias(&name("down_proj"), d));
+            rows.push(bias(&name("down_proj"), d, Split::Whole));
         }
         if self.sandwich_norms {
             rows.extend(self.norm_rows(&format!("{at}.post_feedforward_layernorm")));
         }
+        rows.extend(into.iter().map(|s| self.matrix(&name(s), [f, d], unit, Split::Rows)));
+        if self.mlp.bias {
+            rows.extend(into.iter().map(|s| bias(&name(s), f, Split::Rows)));
+        }
+        rows.push(self.matrix(&name("down_proj"), [d, f], unit, Split::Columns));
         rows
     }
 
@@ -131,13 +142,13 @@ impl Decoder {
         match self.norm {
             NormKind::Rms => vec![weight(Init::Ones)],
             NormKind::RmsPlusOne => vec![weight(Init::Zeros)],
-            NormKind::Layer => vec![weight(Init::Ones), bias(name, self.hidden)],
+            NormKind::Layer => vec![weight(Init::Ones), bias(name, self.hidden, Split::Whole)],
         }
     }
 
-    fn matrix(&self, name: &str, shape: [usize; 2], unit: Unit) -> Row {
+    fn matrix(&self, name: &str, shape: [usize; 2], unit: Unit, split: Split) -> Row {
         let std = self.init_std(name, unit);
-        Row { name: format!("{name}.weight"), shape: shape.into(), init: Init::Normal { std } }
+        Row { name: format!("{name}.weight"), shape: shape.into(), init: Init::Normal { std }, split }
     }
 
     /// What is added to the residual stream starts smaller the deeper it is, as InternLM's scaled initialisation.

@@ -7,26 +7,33 @@ mod config;
 mod memory;
 mod mesh;
 mod placement;
+mod problems;
 mod recompute;
 mod res;
+mod shares;
 pub mod split;
+mod terms;
 
 pub use bucket::{Bucket, DecayRun};
-pub use config::{ParallelConfig, PipelineConfig, PipelineSchedule, SizeConfig, TensorConfig, TensorMode, ZeroConfig};
+pub use config::{ParallelConfig, PipelineConfig, PipelineSchedule, SizeConfig, TensorConfig, ZeroConfig};
 pub use memory::{Life, Memory, Persistent};
-pub use mesh::{LANES, Lane, Mesh, RankId, Stage};
+pub use mesh::{LANES, Lane, Member, Mesh, RankId, Sharing, Stage};
 pub use placement::{Hop, Placement};
 pub use recompute::{Again, Recompute, Selective};
 pub use res::{Micro, Place, Res, Size};
+pub use terms::Squares;
 
 use backend::DType;
-use model::{Decoder, ParamSpec, Phase, Unit};
+use model::{Decoder, ParamSpec, Phase, Unit, Work};
 use std::ops::Range;
+use terms::Terms;
 
 /// Everything that a run's programs depend on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Plan {
     pub model: Decoder,
+    /// What a rank has of it: a part, where a tensor-parallel group cuts it.
+    pub part: Decoder,
     pub mesh: Mesh,
     /// Parameters and activations. Gradients and optimizer state are kept in its precise type.
     pub dtype: DType,
@@ -38,15 +45,19 @@ pub struct Plan {
     pub positions: usize,
     /// `train.reproducible`: leaves of the sum over the global batch, or 0 for one leaf a rank.
     pub leaves: usize,
+    /// Layers of each stage; none: split evenly.
+    pub split: Option<Vec<usize>>,
+    /// The backward is made in two halves, and what the second one needs is kept (zero-bubble schedules).
+    pub split_backward: bool,
     buckets: Vec<UnitBucket>,
+    /// Terms of the gradient norm.
+    terms: Terms,
 }
 
 /// What there is to know of a unit's bucket.
 #[derive(Clone, PartialEq, Debug)]
 struct UnitBucket {
     bucket: Bucket,
-    /// Chunks of all buckets before it.
-    first_chunk: usize,
     decay: Vec<DecayRun>,
 }
 
@@ -62,22 +73,22 @@ pub struct StepShape {
 
 impl Plan {
     pub fn new(model: Decoder, mesh: Mesh, dtype: DType, positions: usize, leaves: usize) -> Plan {
-        let mut chunks = 0;
+        let part = model.part(mesh.tensor);
         let bucket = |u| {
-            let params = model.params(u);
-            let bucket = Bucket::new(params.iter().map(ParamSpec::len).sum(), mesh.data);
-            chunks += bucket.chunks();
-            UnitBucket { bucket, first_chunk: chunks - bucket.chunks(), decay: bucket::decay_runs(&params) }
+            let params = part.params(u);
+            let ends = u == Unit(0) || u == part.head();
+            let shards = if ends { mesh.sharing_of_ends() } else { mesh.sharing() }.ranks();
+            let bucket = Bucket::new(params.iter().map(ParamSpec::len).sum(), shards);
+            UnitBucket { bucket, decay: bucket::decay_runs(&params) }
         };
-        let buckets = model.unit_range().map(bucket).collect();
-        let (recompute, types) = (Recompute::NONE, 1);
-        Plan { model, mesh, dtype, recompute, types, positions, leaves, buckets }
+        let buckets: Vec<UnitBucket> = model.unit_range().map(bucket).collect();
+        let terms = Terms::new(&part, mesh.tensor, model.heads.kv, &buckets);
+        let (recompute, types, split, split_backward) = (Recompute::NONE, 1, None, false);
+        Plan { model, part, mesh, dtype, recompute, types, positions, leaves, split, split_backward, buckets, terms }
     }
 
-    /// Layers of a stage: split evenly.
     pub fn layers(&self, stage: Stage) -> Range<usize> {
-        let (layers, stages) = (self.model.layers, self.mesh.stages());
-        layers * stage.0 / stages..layers * (stage.0 + 1) / stages
+        split::layers(&self.split, self.model.layers, self.mesh.stages(), stage)
     }
 
     /// Units of a stage: its layers; the ends belong to the first and the last.
@@ -90,7 +101,13 @@ impl Plan {
     /// The bucket that the first and the last stage both hold and step: that of tied embeddings. Its gradients are summed
     /// between them.
     pub fn tied_across(&self) -> Option<Unit> {
-        (self.model.tied && self.mesh.pipeline > 1).then(|| self.model.head_matrix_unit())
+        (self.model.tied && self.mesh.ends_apart()).then(|| self.model.head_matrix_unit())
+    }
+
+    /// One rank has both ends of a pipeline and tied embeddings: it comes back to the embedding when the head has been at other
+    /// micro-batches, so their gradients are not added in turn.
+    pub fn tied_in_a_v(&self) -> bool {
+        self.model.tied && self.mesh.pipeline > 1 && !self.mesh.ends_apart()
     }
 
     pub fn stage_of(&self, unit: Unit) -> Stage {
@@ -127,12 +144,19 @@ impl Plan {
         })
     }
 
-    /// Where a bucket's sums of squares stand among those of all buckets.
-    pub fn first_chunk(&self, unit: Unit) -> usize {
-        self.buckets[unit.0].first_chunk
+    /// The ranks that share a communicator with this lane of `rank`, in group order.
+    pub fn group(&self, rank: RankId, lane: Lane) -> Vec<RankId> {
+        self.mesh.group(rank, lane, self.kv_sharers())
     }
-    pub fn chunks(&self) -> usize {
-        self.buckets.iter().map(|unit| unit.bucket.chunks()).sum()
+
+    /// So many members of a tensor-parallel group have the same key/value head.
+    pub fn kv_sharers(&self) -> usize {
+        self.mesh.tensor.kv_sharers(self.model.heads.kv)
+    }
+
+    /// What a rank computes of a micro-batch.
+    pub fn work(&self, shape: StepShape) -> Work<'_> {
+        Work { model: &self.part, tensor: self.mesh.tensor, phase: shape.phase, t: shape.t, dtype: self.dtype }
     }
 
     /// Numbers that the head writes for a micro-batch: its loss, then three sums for each type of tokens.
@@ -150,10 +174,11 @@ impl Plan {
         shape.micros * self.mesh.data
     }
 
-    /// Which micro-batch of the global step is number `m` of a rank: contiguous runs, so that a rank's sums are whole
-    /// subtrees of one tree over the global index.
+    /// Which micro-batch of the global step is number `m` of a rank, so that sums are whole subtrees of one tree over the global
+    /// index: contiguous runs where a rank adds up its own first, and in turn where a weight group adds up one of each.
     pub fn global_micro(&self, rank: RankId, m: Micro, shape: StepShape) -> usize {
-        self.mesh.replica(rank) * shape.micros + m.0
+        let (replica, at_once) = (self.mesh.replica(rank), self.mesh.replicas_at_once());
+        (replica / at_once * shape.micros + m.0) * at_once + replica % at_once
     }
 
     /// The leaf of the gradient sum that a rank's micro-batch belongs to: a run that the kernels accumulate.
@@ -166,39 +191,5 @@ impl Plan {
     /// place 1 and is merged once, leaf 2 to place 1, leaf 3 to place 2 and is merged twice, and so on.
     pub fn place(&self, leaf: usize) -> (Place, usize) {
         (Place(leaf.count_ones() as usize), leaf.trailing_ones() as usize)
-    }
-
-    /// A run whose numbers cannot be laid out as asked. Keys are those of the run's config.
-    pub fn problems(&self, micro_batches: usize) -> Vec<String> {
-        let mut out = vec![];
-        let (data, stages, layers) = (self.mesh.data, self.mesh.stages(), self.model.layers);
-        if stages > layers {
-            let (size, chunks) = (self.mesh.pipeline, self.mesh.chunks);
-            out.push(match chunks {
-                1 => format!(
-                    "parallel.pipeline.size = {size} is more than model.num_hidden_layers = {layers}; try {layers} or less"
-                ),
-                _ => format!(
-                    "parallel.pipeline.size = {size} x chunks = {chunks} stages are more than model.num_hidden_layers = {layers}; lower one of them"
-                ),
-            });
-        }
-        let n = self.leaves;
-        if n > 0 {
-            let global = micro_batches * data;
-            if !n.is_power_of_two() {
-                out.push(format!("train.reproducible = {n} is not a power of two; try {}", n.next_power_of_two()));
-            } else if !global.is_multiple_of(n) {
-                out.push(format!(
-                    "train.reproducible = {n} does not divide the {global} micro-batches of a step (train.micro_batches = {micro_batches} x {data} data-parallel ranks)"
-                ));
-            } else if !n.is_multiple_of(data) {
-                out.push(format!(
-                    "train.reproducible = {n} is not a multiple of the data-parallel size {data}; try {}",
-                    data.next_power_of_two()
-                ));
-            }
-        }
-        out
     }
 }

@@ -129,6 +129,9 @@ fn class(res: Res) -> (u8, usize) {
         Res::X(u, _) => (2, u.0),
         Res::Saved(u, _) => (3, u.0),
         Res::Tmp(u, _) => (4, u.0),
+        Res::Late(u, _) => (7, u.0),
+        Res::Unsharded(u) => (5, u.0),
+        Res::Unreduced(u, _) => (6, u.0),
         _ => unreachable!("{res:?} is persistent"),
     }
 }

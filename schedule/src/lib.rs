@@ -14,7 +14,7 @@ mod touch;
 pub mod validate;
 mod waits;
 
-pub use action::Action;
+pub use action::{Action, Use, UseKind};
 pub use lower::lower;
 pub use program::{Program, RankPrograms};
 pub use touch::Touch;

@@ -15,27 +15,19 @@ pub struct Program {
 impl Program {
     fn new(plan: &Plan, rank: RankId, shape: StepShape, actions: Vec<Action>, persistent: &Persistent) -> Program {
         let touches: Vec<Touch> = actions.iter().map(|a| a.touch(plan, shape)).collect();
-        let memory = Memory::new(plan, rank, shape, persistent, &lives(&actions, &touches, taken_late(plan, shape)));
-        let waits = waits::derive(&actions, &touches, &memory);
+        let memory =
+            Memory::new(plan, rank, shape, persistent, &lives(plan, &actions, &touches, taken_late(plan, shape)));
+        let waits = waits::derive(plan, &actions, &touches, &memory);
         Program { rank, shape, actions, waits, memory }
     }
 }
 
 /// From the action that writes a resource anew to the last that touches it before it is written anew again.
-fn lives(actions: &[Action], touches: &[Touch], taken_late: usize) -> Vec<Life> {
+fn lives(plan: &Plan, actions: &[Action], touches: &[Touch], taken_late: usize) -> Vec<Life> {
     let mut lives: BTreeMap<Res, Life> = BTreeMap::new();
     let mut over = vec![];
     for (i, touch) in touches.iter().enumerate() {
-        // A transfer holds on a little longer, so that reuse of its bytes does not force an early wait.
-        let end = actions.len() - 1;
-        let last = match actions[i] {
-            action if action.lane() == Lane::Compute => i,
-            action @ Action::Send { .. } if taken_late > 0 => {
-                let mut after = (i + 1..end).filter(|&j| actions[j].lane() == action.lane());
-                after.nth(taken_late - 1).unwrap_or(end)
-            }
-            _ => (i + 2).min(end),
-        };
+        let last = holds_until(plan, actions, i, taken_late);
         for res in touch.reads.iter().filter(|r| !r.is_persistent()) {
             let life =
                 lives.get_mut(res).unwrap_or_else(|| panic!("{:?} reads {res:?} before it is written", actions[i]));
@@ -49,9 +41,23 @@ fn lives(actions: &[Action], touches: &[Touch], taken_late: usize) -> Vec<Life> 
     over
 }
 
+/// The last action during which an action's memory is its own. A transfer holds on a little longer, so that reuse of its bytes
+/// does not force an early wait.
+pub(crate) fn holds_until(plan: &Plan, actions: &[Action], i: usize, taken_late: usize) -> usize {
+    let end = actions.len() - 1;
+    match actions[i] {
+        action if action.lane(plan) == Lane::Compute => i,
+        action @ Action::Send { .. } if taken_late > 0 => {
+            let mut after = (i + 1..end).filter(|&j| actions[j].lane(plan) == action.lane(plan));
+            after.nth(taken_late - 1).unwrap_or(end)
+        }
+        _ => (i + 2).min(end),
+    }
+}
+
 /// How many more a rank may send before what it sent is taken. In a ring a rank turns to what it was sent only in the next
 /// part of a round: if the sender then waited for memory, it might wait for itself.
-fn taken_late(plan: &Plan, shape: StepShape) -> usize {
+pub(crate) fn taken_late(plan: &Plan, shape: StepShape) -> usize {
     if plan.mesh.chunks > 1 { pipeline::interleaved::round(plan.mesh.pipeline, shape.micros) } else { 0 }
 }
 

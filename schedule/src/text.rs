@@ -7,8 +7,9 @@
 //! backward attn.0 2 +> grad 0      added to what is there
 //! send x mlp.3 0 to 1
 //! ```
-use crate::Action;
+use crate::{Action, Use, UseKind};
 use model::Unit;
+use model::block::Half;
 use plan::{Micro, Place, Plan, RankId, Res, Stage};
 use std::io::{self, Write};
 
@@ -19,12 +20,22 @@ impl Action {
             Action::Begin => "begin".into(),
             Action::Load { m } => format!("load {}", m.0),
             Action::ReduceCount => "reduce_count".into(),
+            Action::Unshard { u, by: Use { kind, u: of, m } } => {
+                format!("unshard {} for {} {} {}", unit(u), kind.name(), unit(of), m.0)
+            }
             Action::Forward { u, m } => format!("forward {} {}", unit(u), m.0),
             Action::Recompute { u, m } => format!("recompute {} {}", unit(u), m.0),
-            Action::Backward { u, m, place, acc } => {
-                format!("backward {} {} {} grad {}", unit(u), m.0, if acc { "+>" } else { "->" }, place.0)
+            Action::Backward { u, m, half, place, acc } => {
+                let to = if plan.scatters(u) { "unreduced".into() } else { format!("grad {}", place.0) };
+                format!("{} {} {} {} {to}", half_name(half), unit(u), m.0, arrow(acc))
+            }
+            Action::Scatter { u, m } => format!("scatter {} {}", unit(u), m.0),
+            Action::Accumulate { u, m, place, acc } => {
+                format!("accumulate {} {} {} grad {}", unit(u), m.0, arrow(acc), place.0)
             }
             Action::Merge { u, place } => format!("merge {} {}", unit(u), place.0),
+            Action::ReduceTensor { u } => format!("reduce_tensor {}", unit(u)),
+            Action::ReduceKv { u } => format!("reduce_kv {}", unit(u)),
             Action::Reduce { u } => format!("reduce {}", unit(u)),
             Action::AllReduce { u } => format!("all_reduce {}", unit(u)),
             Action::ReduceTied { u } => format!("reduce_tied {}", unit(u)),
@@ -49,13 +60,33 @@ impl Action {
             ["reduce_count"] => Action::ReduceCount,
             ["forward", u, m] => Action::Forward { u: unit(u)?, m: micro(m)? },
             ["recompute", u, m] => Action::Recompute { u: unit(u)?, m: micro(m)? },
-            ["backward", u, m, arrow @ ("->" | "+>"), "grad", p] => {
-                Action::Backward { u: unit(u)?, m: micro(m)?, place: Place(number(p)?), acc: arrow == "+>" }
+            ["unshard", u, "for", kind, of, m] if UseKind::named(kind).is_some() => {
+                let kind = UseKind::named(kind).expect("it was looked up");
+                Action::Unshard { u: unit(u)?, by: Use { kind, u: unit(of)?, m: micro(m)? } }
+            }
+            [name, u, m, arrow @ ("->" | "+>"), ref to @ ..] if half_named(name).is_some() => {
+                let (half, u, m, acc) =
+                    (half_named(name).expect("it was looked up"), unit(u)?, micro(m)?, arrow == "+>");
+                let place = match (to, plan.scatters(u)) {
+                    (["unreduced"], true) => Place(0),
+                    (["grad", p], false) => Place(number(p)?),
+                    (_, true) => {
+                        return Err(format!("`{line}`: gradients of this unit are scattered; write `-> unreduced`"));
+                    }
+                    (_, false) => return Err(format!("`{line}`: gradients go to a place; write `-> grad 0`")),
+                };
+                Action::Backward { u, m, half, place, acc }
+            }
+            ["scatter", u, m] => Action::Scatter { u: unit(u)?, m: micro(m)? },
+            ["accumulate", u, m, arrow @ ("->" | "+>"), "grad", p] => {
+                Action::Accumulate { u: unit(u)?, m: micro(m)?, place: Place(number(p)?), acc: arrow == "+>" }
             }
             ["merge", u, p] => match number(p)? {
                 0 => return Err("place 0 cannot be merged: it holds the sum".into()),
                 p => Action::Merge { u: unit(u)?, place: Place(p) },
             },
+            ["reduce_tensor", u] => Action::ReduceTensor { u: unit(u)? },
+            ["reduce_kv", u] => Action::ReduceKv { u: unit(u)? },
             ["reduce", u] => Action::Reduce { u: unit(u)? },
             ["all_reduce", u] => Action::AllReduce { u: unit(u)? },
             ["reduce_tied", u] => Action::ReduceTied { u: unit(u)? },
@@ -73,6 +104,34 @@ impl Action {
                 return Err(format!("`{line}` is not an action; `internevo schedule` prints the ones there are"));
             }
         })
+    }
+}
+
+/// `->` writes, `+>` adds.
+fn arrow(acc: bool) -> &'static str {
+    if acc { "+>" } else { "->" }
+}
+
+const HALVES: [(Half, &str); 3] =
+    [(Half::Both, "backward"), (Half::Input, "backward_input"), (Half::Weight, "backward_weight")];
+
+fn half_name(half: Half) -> &'static str {
+    HALVES.iter().find(|(h, _)| *h == half).expect("every half has a name").1
+}
+fn half_named(name: &str) -> Option<Half> {
+    HALVES.iter().find(|(_, n)| *n == name).map(|(half, _)| *half)
+}
+
+impl UseKind {
+    fn name(self) -> &'static str {
+        match self {
+            UseKind::Forward => "forward",
+            UseKind::Recompute => "recompute",
+            UseKind::Backward => "backward",
+        }
+    }
+    fn named(name: &str) -> Option<UseKind> {
+        [UseKind::Forward, UseKind::Recompute, UseKind::Backward].into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -96,7 +155,15 @@ fn parse_res(words: &[&str], plan: &Plan) -> Result<Res, String> {
         ["x", u, m] => Res::X(parse_unit(u, plan)?, micro(m)?),
         ["saved", u, m] => Res::Saved(parse_unit(u, plan)?, micro(m)?),
         ["tmp", u, m] => Res::Tmp(parse_unit(u, plan)?, micro(m)?),
-        _ => return Err(format!("`{}` is not planned memory: batch, x, saved, tmp or dx", words.join(" "))),
+        ["late", u, m] => Res::Late(parse_unit(u, plan)?, micro(m)?),
+        ["unsharded", u] => Res::Unsharded(parse_unit(u, plan)?),
+        ["unreduced", u, m] => Res::Unreduced(parse_unit(u, plan)?, micro(m)?),
+        _ => {
+            return Err(format!(
+                "`{}` is not planned memory: batch, x, saved, tmp, late, dx, unsharded or unreduced",
+                words.join(" ")
+            ));
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 //! What an action reads and writes. Lifetimes, waits and memory all follow from this one table.
 use crate::Action;
+use model::block::Half;
 use model::{Phase, Unit, UnitKind};
 use plan::{Again, Plan, RankId, Res, StepShape};
 
@@ -24,6 +25,7 @@ impl Action {
     pub fn touch(&self, plan: &Plan, shape: StepShape) -> Touch {
         use Res::*;
         let m_head = plan.model.head_matrix_unit();
+        let w_head = plan.weights(m_head);
         match *self {
             Action::Begin if shape.phase == Phase::Train => touch([], [Hyper, Stats, Count]),
             Action::Begin if shape.phase == Phase::Eval => touch([], [Stats, Count]),
@@ -31,65 +33,93 @@ impl Action {
             Action::Load { m } if shape.phase.is_cached() => touch([], [Batch(m)]),
             Action::Load { m } => touch([Count], [Batch(m), Count]),
             Action::ReduceCount => touch([Count], [Count]),
-            Action::Forward { u, m } => match (plan.model.kind(u), shape.phase) {
-                (UnitKind::Embedding, _) => touch([Param(u), Batch(m)], [X(u, m)]),
-                (UnitKind::Attention { .. }, Phase::Train | Phase::Eval) => {
-                    touch([Param(u), Batch(m), RopeTable, X(before(u), m)], [X(u, m), Saved(u, m)])
-                }
-                (UnitKind::Attention { .. }, Phase::Prefill | Phase::Decode) => {
-                    touch([Param(u), Batch(m), RopeTable, Cache(u), X(before(u), m)], [X(u, m), Saved(u, m), Cache(u)])
-                }
-                (UnitKind::Mlp { .. }, _) => touch([Param(u), X(before(u), m)], [X(u, m), Saved(u, m)]),
-                // Of a head with normalised rows these are the rows.
-                (UnitKind::Head, Phase::Train) => touch([Param(u), Param(m_head), X(before(u), m)], [Saved(u, m)]),
-                (UnitKind::Head, Phase::Eval) => {
-                    touch([Param(u), Param(m_head), Batch(m), X(before(u), m), Stats], [Saved(u, m), Stats])
-                }
-                (UnitKind::Head, Phase::Prefill | Phase::Decode) => {
-                    touch([Param(u), Param(m_head), Batch(m), X(before(u), m)], [Saved(u, m), Logits])
-                }
-            },
-            Action::Recompute { u, m } => {
-                let mut t = match plan.model.kind(u) {
-                    UnitKind::Attention { .. } => {
-                        touch([Param(u), Batch(m), RopeTable, X(before(u), m)], [Saved(u, m)])
+            Action::Unshard { u, .. } => touch([Param(u)], [Unsharded(u)]),
+            Action::Forward { u, m } => {
+                let w = plan.weights(u);
+                let mut t = match (plan.model.kind(u), shape.phase) {
+                    (UnitKind::Embedding, _) => touch([w, Batch(m)], [X(u, m)]),
+                    (UnitKind::Attention { .. }, Phase::Train | Phase::Eval) => {
+                        touch([w, Batch(m), RopeTable, X(before(u), m)], [X(u, m), Saved(u, m)])
                     }
-                    _ => touch([Param(u), X(before(u), m)], [Saved(u, m)]),
+                    (UnitKind::Attention { .. }, Phase::Prefill | Phase::Decode) => {
+                        touch([w, Batch(m), RopeTable, Cache(u), X(before(u), m)], [X(u, m), Saved(u, m), Cache(u)])
+                    }
+                    (UnitKind::Mlp { .. }, _) => touch([w, X(before(u), m)], [X(u, m), Saved(u, m)]),
+                    // Of a head with normalised rows these are the rows.
+                    (UnitKind::Head, Phase::Train) => touch([w, w_head, X(before(u), m)], [Saved(u, m)]),
+                    (UnitKind::Head, Phase::Eval) => {
+                        touch([w, w_head, Batch(m), X(before(u), m), Stats], [Saved(u, m), Stats])
+                    }
+                    (UnitKind::Head, Phase::Prefill | Phase::Decode) => {
+                        touch([w, w_head, Batch(m), X(before(u), m)], [Saved(u, m), Logits])
+                    }
+                };
+                t.writes.extend(plan.works_forward(u, shape).then_some(Tmp(u, m)));
+                t
+            }
+            Action::Recompute { u, m } => {
+                let w = plan.weights(u);
+                let mut t = match plan.model.kind(u) {
+                    UnitKind::Attention { .. } => touch([w, Batch(m), RopeTable, X(before(u), m)], [Saved(u, m)]),
+                    _ => touch([w, X(before(u), m)], [Saved(u, m)]),
                 };
                 if plan.again(u) == Again::SavedAndOutput {
                     t.writes.push(X(u, m));
                 }
+                t.writes.extend(plan.works_forward(u, shape).then_some(Tmp(u, m)));
                 t
             }
-            Action::Backward { u, m, place, acc } => {
+            // The gradients of vectors are there already.
+            Action::Backward { u, m, half: Half::Weight, place, .. } => {
+                let grad = plan.grad_to(u, m, place);
+                let mut t = touch([Saved(u, m), Late(u, m), grad], [grad]);
+                t.writes.extend(plan.works_late().then_some(Tmp(u, m)));
+                t
+            }
+            Action::Backward { u, m, half, place, acc } => {
+                let (w, grad) = (plan.weights(u), plan.grad_to(u, m, place));
+                let mut grads = vec![grad];
                 let mut t = match plan.model.kind(u) {
+                    UnitKind::Embedding if plan.mesh.tensor.cuts_tokens() => touch([Batch(m), Dx(m)], [Tmp(u, m)]),
                     UnitKind::Embedding => touch([Batch(m), Dx(m)], []),
                     UnitKind::Attention { .. } => {
-                        touch([Param(u), Batch(m), RopeTable, X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m)])
+                        touch([w, Batch(m), RopeTable, X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m)])
                     }
                     // Gradients take the place of what they were computed from.
                     UnitKind::Mlp { .. } => {
-                        touch([Param(u), X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m), Saved(u, m)])
+                        touch([w, X(before(u), m), Saved(u, m), Dx(m)], [Dx(m), Tmp(u, m), Saved(u, m)])
                     }
-                    UnitKind::Head => touch(
-                        [Param(u), Param(m_head), Batch(m), Count, Scale, X(before(u), m), Saved(u, m), Stats],
-                        [Dx(m), Tmp(u, m), Stats, Grad(m_head, place)],
-                    ),
+                    UnitKind::Head => {
+                        grads.push(plan.grad_to(m_head, m, place));
+                        touch(
+                            [w, w_head, Batch(m), Count, Scale, X(before(u), m), Saved(u, m), Stats],
+                            [Dx(m), Tmp(u, m), Stats],
+                        )
+                    }
                 };
+                t.writes.extend((half == Half::Input).then_some(Late(u, m)));
+                grads.dedup();
                 if acc {
-                    t.reads.extend(t.writes.iter().copied().filter(|r| matches!(r, Grad(..))).collect::<Vec<_>>());
-                    t.reads.push(Grad(u, place));
+                    t.reads.extend(&grads);
                 }
-                t.writes.push(Grad(u, place));
+                t.writes.extend(grads);
+                t
+            }
+            Action::Scatter { u, m } => touch([Unreduced(u, m)], [Unreduced(u, m)]),
+            Action::Accumulate { u, m, place, acc } => {
+                let mut t = touch([Unreduced(u, m)], [Grad(u, place)]);
+                t.reads.extend(acc.then_some(Grad(u, place)));
                 t
             }
             Action::Merge { u, place } => {
                 let into = Grad(u, plan::Place(place.0 - 1));
                 touch([into, Grad(u, place)], [into])
             }
-            Action::Reduce { u } | Action::AllReduce { u } | Action::ReduceTied { u } => {
-                touch([Grad(u, plan::Place(0))], [Grad(u, plan::Place(0))])
-            }
+            Action::ReduceTensor { u }
+            | Action::ReduceKv { u }
+            | Action::Reduce { u }
+            | Action::AllReduce { u }
+            | Action::ReduceTied { u } => touch([Grad(u, plan::Place(0))], [Grad(u, plan::Place(0))]),
             Action::Send { what, .. } => touch([what], []),
             Action::Recv { what, .. } => touch([], [what]),
             Action::SumSquares { u } => touch([Grad(u, plan::Place(0)), Stats], [Stats]),

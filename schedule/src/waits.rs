@@ -3,7 +3,7 @@
 //! Read after write, write after read, write after write, over slots of memory and over the slots that share their bytes.
 //! The program is a loop, so the second of two passes counts: that is how a gather overlaps the next step's forward.
 use crate::{Action, Touch};
-use plan::{Lane, Memory};
+use plan::{Lane, Memory, Plan};
 use std::collections::BTreeSet;
 
 /// Before an action: the transfers that must have ended, and the compute action that its lane must let pass. An index
@@ -20,8 +20,8 @@ struct Slot {
     readers: Vec<usize>,
 }
 
-pub fn derive(actions: &[Action], touches: &[Touch], memory: &Memory) -> Vec<Waits> {
-    let is_transfer = |i: usize| actions[i].lane() != Lane::Compute;
+pub fn derive(plan: &Plan, actions: &[Action], touches: &[Touch], memory: &Memory) -> Vec<Waits> {
+    let is_transfer = |i: usize| actions[i].lane(plan) != Lane::Compute;
     let mut slots = vec![Slot::default(); memory.slots()];
     let mut open: BTreeSet<usize> = BTreeSet::new(); // transfers that nobody has waited for
     let mut out = vec![];

@@ -1,14 +1,14 @@
 //! Programs of many layouts: printed, read back, proved, and refused when an action is dropped, doubled or swapped.
 use backend::{DType, Heads};
 use expect_test::{Expect, expect};
-use model::{Decoder, Phase};
-use plan::{Mesh, PipelineSchedule, Plan, RankId, Recompute, Selective, StepShape};
+use model::{Decoder, Phase, Unit};
+use plan::{Mesh, ParallelConfig, PipelineConfig, PipelineSchedule, Plan, RankId, Recompute, Selective, StepShape};
 use schedule::{Action, Program, RankPrograms, lower, passes, pipeline, text, validate::check_world};
 
 fn plan(data: usize, pipeline: usize, leaves: usize, tied: bool) -> Plan {
     let heads = Heads { n: 2, kv: 1, dim: 2 };
     let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, 4, heads, 6) };
-    let mesh = Mesh { data, pipeline, chunks: 1, zero: data };
+    let mesh = Mesh { data, pipeline, zero: data, ..Mesh::SOLO };
     Plan::new(model, mesh, DType::F32, 8, leaves)
 }
 
@@ -68,6 +68,136 @@ fn layouts() -> impl Iterator<Item = (Plan, StepShape)> {
     })
 }
 
+/// Cut models, weight groups, ZeRO stages and zero-bubble schedules: what follows each comma is a key of `[parallel]`.
+const MORE: [(usize, &str, usize); 21] = [
+    (2, "tensor.size = 2", 2),
+    (2, "tensor.size = 2, tensor.mode = 'msp'", 2),
+    (8, "tensor.size = 2, tensor.mode = 'fsp', pipeline.size = 2", 2),
+    (4, "tensor.size = 4, tensor.mode = 'mtp'", 1),
+    (2, "tensor.size = 2, tensor.mode = 'isp', weight.size = 2", 2),
+    (4, "tensor.size = 2, tensor.mode = 'isp', weight.size = 4", 1),
+    (4, "tensor.size = 4, tensor.mode = 'isp', weight.size = 2, zero.size = 1", 2),
+    (8, "tensor.size = 2, tensor.mode = 'isp', weight.size = 2, pipeline.size = 2", 2),
+    (2, "tensor.mode = 'isp', weight.size = 2, zero.stage = 0", 2),
+    (2, "zero.stage = 2", 2),
+    (2, "zero.stage = 3", 2),
+    (4, "zero.stage = 2, zero.size = 2", 2),
+    (4, "zero.stage = 3, zero.size = 2, pipeline.size = 1", 3),
+    (4, "zero.stage = 3, pipeline.size = 2", 2),
+    (4, "zero.stage = 3, tensor.size = 2, tensor.mode = 'msp'", 2),
+    (3, "pipeline.size = 3, pipeline.schedule = 'zb-h1'", 4),
+    (2, "pipeline.size = 2, pipeline.schedule = 'zbv'", 3),
+    (4, "pipeline.size = 2, pipeline.schedule = 'zbv', zero.stage = 3", 3),
+    (4, "pipeline.size = 2, pipeline.schedule = 'zb-h1', zero.stage = 2", 2),
+    (4, "pipeline.size = 2, pipeline.schedule = 'zbv', tensor.size = 2, tensor.mode = 'fsp'", 2),
+    (4, "pipeline.size = 2, pipeline.schedule = 'interleaved', pipeline.chunks = 2, zero.stage = 3", 2),
+];
+
+fn more() -> impl Iterator<Item = (Plan, StepShape, PipelineSchedule)> {
+    let ways = [(Recompute::NONE, false), (Recompute::NONE, true), (Recompute::Layers(0.5), false)];
+    MORE.into_iter().flat_map(move |(ranks, keys, micros)| {
+        let parallel: ParallelConfig = toml::from_str(&keys.replace(", ", "\n")).unwrap();
+        let policy = parallel.pipeline.schedule;
+        let mesh = parallel.mesh(ranks).unwrap();
+        ways.map(|(recompute, tied)| {
+            let heads = Heads { n: 4, kv: 2, dim: 2 };
+            let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, 4, heads, 8) };
+            let mut p = Plan::new(model, mesh, DType::F32, 8, 0);
+            (p.recompute, p.split_backward) = (recompute, policy.splits_backward());
+            (p, shape(micros), policy)
+        })
+    })
+}
+
+fn all_layouts() -> impl Iterator<Item = (Plan, StepShape, PipelineSchedule)> {
+    layouts().map(|(p, s)| (p, s, PipelineSchedule::OneFOneB)).chain(more())
+}
+
+/// As many places at a time as there are cores.
+fn for_each(
+    layouts: impl Iterator<Item = (Plan, StepShape, PipelineSchedule)>,
+    check: impl Fn(&Plan, StepShape, PipelineSchedule) + Sync,
+) {
+    let layouts: Vec<_> = layouts.collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, |n| n.get()) {
+            scope.spawn(|| {
+                while let Some((p, s, policy)) = layouts.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    check(p, *s, *policy);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_more_is_lowered_is_valid() {
+    for_each(more(), |p, s, policy| {
+        for s in [s, StepShape { phase: Phase::Eval, ..s }] {
+            let all = actions(p, s, policy);
+            prove(p, s, &all).unwrap_or_else(|e| panic!("{} {policy:?} {s:?} {:?}: {e}", p.mesh, p.recompute));
+            assert_eq!(text::parse(&text::print(p, &all), p).unwrap(), all, "printed and read back");
+            let poisoned: Vec<_> = all.iter().map(|a| passes::poison(p, s, a)).collect();
+            prove(p, s, &poisoned).unwrap();
+        }
+    });
+}
+
+/// At no time are more than two blocks whole, whatever the schedule.
+#[test]
+fn at_most_two_blocks_are_whole() {
+    let mut seen = 0;
+    for (p, s, policy) in more().filter(|(p, ..)| p.unshards(Unit(1))) {
+        for rank in p.mesh.ranks() {
+            let program = RankPrograms::new(&p, rank, &[s], policy).programs.remove(0);
+            let bytes = |unit: Unit| p.bucket(unit).padded * 4;
+            let blocks = p.model.unit_range().filter(|u| !p.is_end(*u)).map(bytes).max().unwrap();
+            let (mut whole, mut last): (Vec<Unit>, _) = (vec![], 0);
+            for (i, action) in program.actions.iter().enumerate() {
+                if let Action::Unshard { u, .. } = action {
+                    whole.push(*u);
+                }
+                // Those that are still read.
+                let read_later = |u: &Unit| {
+                    let mut later = program.actions[i..].iter();
+                    later.find_map(|a| match a {
+                        Action::Unshard { u: v, .. } if v == u && a != action => Some(false),
+                        a => a.touch(&p, s).reads.contains(&plan::Res::Unsharded(*u)).then_some(true),
+                    }) == Some(true)
+                };
+                whole.retain(read_later);
+                whole.sort();
+                whole.dedup();
+                let halves = whole.iter().filter(|u| !p.is_end(**u)).count();
+                assert!(halves <= 4, "{} {action:?}: {whole:?} of {blocks} bytes", p.mesh);
+                last = last.max(halves);
+            }
+            seen += last;
+        }
+    }
+    assert!(seen > 20, "something is whole now and then");
+}
+
+/// Any number of micro-batches passes any V and any delayed second half.
+#[test]
+fn zero_bubble_pipelines_are_valid() {
+    let heads = Heads { n: 2, kv: 1, dim: 2 };
+    for (size, policy) in (2..=6).flat_map(|size| [(size, PipelineSchedule::ZbH1), (size, PipelineSchedule::Zbv)]) {
+        let config = PipelineConfig { size, schedule: policy, ..Default::default() };
+        let mesh = ParallelConfig { pipeline: config, ..Default::default() }.mesh(size).unwrap();
+        for (micros, tied) in (1..=16).map(|m| (m, m % 2 == 0)) {
+            let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, 2 * size + 1, heads, 6) };
+            let mut p = Plan::new(model, mesh, DType::F32, 8, 0);
+            p.split_backward = true;
+            for phase in [Phase::Train, Phase::Eval] {
+                let s = StepShape { phase, ..shape(micros) };
+                prove(&p, s, &actions(&p, s, policy)).unwrap_or_else(|e| panic!("{policy:?} {size}, {micros}: {e}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_lowered_is_valid() {
     for (p, s) in layouts() {
@@ -98,7 +228,7 @@ fn a_rank_of_each_stage_stands_for_the_others() {
         for place in 0..p.mesh.pipeline {
             let lowered = lower(&p, p.mesh.first(place), s, PipelineSchedule::OneFOneB);
             for i in 0..lowered.len() {
-                let same_lane = |a: &Action| a.lane() == lowered[i].lane();
+                let same_lane = |a: &Action| a.lane(&p) == lowered[i].lane(&p);
                 let Some(next) = lowered[i + 1..].iter().position(same_lane) else { continue };
                 let actions = |rank: RankId| {
                     let mut actions = lower(&p, rank, s, PipelineSchedule::OneFOneB);
@@ -121,32 +251,32 @@ fn a_rank_of_each_stage_stands_for_the_others() {
 /// Every action of a step matters: leaving it out is refused by its name or that of the action that misses it.
 #[test]
 fn a_dropped_action_is_refused_by_name() {
-    for (p, s) in layouts() {
-        let all = actions(&p, s, PipelineSchedule::OneFOneB);
+    for_each(all_layouts(), |p, s, policy| {
+        let all = actions(p, s, policy);
         for (rank, program) in all.iter().enumerate() {
             for i in 0..program.len() {
                 let mut bad = all.clone();
-                let dropped = bad[rank].remove(i).show(&p);
-                let error = prove(&p, s, &bad).expect_err(&format!("without `{dropped}`"));
+                let dropped = bad[rank].remove(i).show(p);
+                let error = prove(p, s, &bad).expect_err(&format!("without `{dropped}`"));
                 assert!(error.contains(&format!("rank {rank}")), "{error}");
             }
         }
-    }
+    });
 }
 
 #[test]
 fn a_doubled_action_is_refused_by_name() {
-    for (p, s) in layouts() {
-        let all = actions(&p, s, PipelineSchedule::OneFOneB);
+    for_each(all_layouts(), |p, s, policy| {
+        let all = actions(p, s, policy);
         for (rank, program) in all.iter().enumerate() {
             for i in 0..program.len() {
                 let mut bad = all.clone();
                 bad[rank].insert(i + 1, program[i]);
-                let error = prove(&p, s, &bad).expect_err(&format!("`{}` twice", program[i].show(&p)));
+                let error = prove(p, s, &bad).expect_err(&format!("`{}` twice", program[i].show(p)));
                 assert!(error.contains(&format!("rank {rank}, action {}", i + 1)), "{error}");
             }
         }
-    }
+    });
 }
 
 /// One edit, one message.
@@ -284,7 +414,7 @@ fn interleaved_pipelines_are_valid() {
     {
         for (micros, tied) in (1..=21).map(|m| (m, m % 2 == 0)) {
             let model = Decoder { tied, max_positions: 8, ..Decoder::llama(11, 4, stages * chunks + 1, heads, 6) };
-            let mesh = Mesh { data: 1, pipeline: stages, chunks, zero: 1 };
+            let mesh = Mesh { pipeline: stages, chunks, ..Mesh::SOLO };
             let p = Plan::new(model, mesh, DType::F32, 8, 0);
             for phase in [Phase::Train, Phase::Eval] {
                 let s = StepShape { phase, ..shape(micros) };

@@ -19,6 +19,7 @@ struct End {
 }
 
 struct World<'a> {
+    plan: &'a Plan,
     programs: &'a [Program],
     prices: &'a [Vec<f64>],
     /// Who shares a lane, of those whose programs are here; by index.
@@ -36,11 +37,12 @@ struct World<'a> {
 pub fn run(plan: &Plan, programs: &[Program], prices: &[Vec<f64>]) -> Timeline {
     let here: HashMap<_, usize> = programs.iter().enumerate().map(|(r, program)| (program.rank, r)).collect();
     let group = |r: usize, lane| {
-        let ranks = plan.mesh.group(programs[r].rank, lane);
+        let ranks = plan.group(programs[r].rank, lane);
         ranks.iter().filter_map(|rank| here.get(rank).copied()).collect()
     };
     let ranks = 0..programs.len();
     let mut world = World {
+        plan,
         programs,
         prices,
         groups: ranks.clone().flat_map(|r| LANES.map(|lane| ((r, lane), group(r, lane)))).collect(),
@@ -86,7 +88,7 @@ impl World<'_> {
         let Some(arrived) = arrived else { return false };
         // What is waited for stops the compute lane.
         self.compute_free[r] = arrived.iter().copied().fold(self.compute_free[r], f64::max);
-        let lane = actions[i].lane();
+        let lane = actions[i].lane(self.plan);
         if lane == Lane::Compute {
             let begin = self.compute_free[r];
             let end = begin + self.prices[r][i];
@@ -132,7 +134,7 @@ fn timeline(plan: &Plan, programs: &[Program], world: &World) -> Timeline {
     let ranks: Vec<(&Program, &[[f64; 2]])> = programs.iter().zip(times.iter().map(Vec::as_slice)).collect();
     let begin = ranks.iter().flat_map(|(program, times)| &times[step_of(program, STEPS - 1)]).map(|[begin, _]| *begin);
     let begin = begin.fold(f64::INFINITY, f64::min);
-    let all_done = |step| ranks.iter().map(|(program, times)| done(program, times, step)).fold(0.0, f64::max);
+    let all_done = |step| ranks.iter().map(|(program, times)| done(plan, program, times, step)).fold(0.0, f64::max);
     Timeline {
         step: all_done(STEPS - 1) - all_done(STEPS - 2),
         lanes: LANES.map(|lane| lane.name().to_string()).into(),
@@ -147,25 +149,25 @@ fn step_of(program: &Program, step: usize) -> Range<usize> {
 }
 
 /// When a rank's compute lane has done a step.
-fn done(program: &Program, times: &[[f64; 2]], step: usize) -> f64 {
+fn done(plan: &Plan, program: &Program, times: &[[f64; 2]], step: usize) -> f64 {
     let actions = program.actions.iter().zip(&times[step_of(program, step)]);
-    let compute = actions.filter(|(action, _)| action.lane() == Lane::Compute);
+    let compute = actions.filter(|(action, _)| action.lane(plan) == Lane::Compute);
     compute.map(|(_, [_, end])| *end).fold(0.0, f64::max)
 }
 
 fn rank_line(plan: &Plan, program: &Program, times: &[[f64; 2]], zero: f64) -> RankLine {
     let span = |(i, [begin, end]): (usize, &[f64; 2])| Span {
         name: program.actions[i].show(plan),
-        lane: program.actions[i].lane() as usize,
+        lane: program.actions[i].lane(plan) as usize,
         begin: begin - zero,
         end: end - zero,
         waits: program.waits[i].tickets.iter().copied().chain(program.waits[i].after).collect(),
     };
     // A period of the compute lane, with whatever moves meanwhile: also what the step before has left.
-    let period = [STEPS - 2, STEPS - 1].map(|step| done(program, times, step));
+    let period = [STEPS - 2, STEPS - 1].map(|step| done(plan, program, times, step));
     let lane_times = |compute: bool| {
         let actions = program.actions.iter().cycle().zip(times);
-        let of = actions.filter(|(action, _)| (action.lane() == Lane::Compute) == compute);
+        let of = actions.filter(|(action, _)| (action.lane(plan) == Lane::Compute) == compute);
         let mut times: Vec<[f64; 2]> = of.map(|(_, time)| *time).collect();
         times.sort_by(|a, b| a[0].total_cmp(&b[0]));
         times

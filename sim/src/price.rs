@@ -4,7 +4,7 @@
 use crate::Profile;
 use crate::profile::Link;
 use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, View};
-use comm::{Call, Coll, CommError, Communicator, Ticket};
+use comm::{Aborter, Call, Coll, CommError, Communicator, Ticket};
 use exec::{Comms, Hyper, Rank, StepConfig};
 use plan::{LANES, Lane, Plan, Res};
 use schedule::RankPrograms;
@@ -24,7 +24,7 @@ pub fn price(
     let spent = Spent::default();
     let mut comms = Comms::default();
     for lane in LANES.into_iter().filter(|lane| *lane != Lane::Compute) {
-        let group = plan.mesh.group(id, lane);
+        let group = plan.group(id, lane);
         if group.len() > 1 {
             let place = group.iter().position(|rank| *rank == id).expect("a rank is in its groups");
             let inner = comm::Meta::new(place, group.len());
@@ -112,6 +112,9 @@ impl Communicator for PricedLane {
     fn finish(&mut self) -> Result<(), CommError> {
         self.inner.finish()
     }
+    fn aborter(&self) -> Aborter {
+        self.inner.aborter()
+    }
 }
 
 /// Seconds of an operation among n members. On a ring each sends every part but one, and where parts are both summed and
@@ -119,9 +122,10 @@ impl Communicator for PricedLane {
 fn transfer(call: Call, n: usize, link: Link) -> f64 {
     let bytes = (call.len * call.dtype.bytes()) as f64;
     let sent = match call.op {
-        Coll::ReduceScatter | Coll::AllGather => bytes * (n - 1) as f64 / n as f64,
+        Coll::ReduceScatter | Coll::AllGather | Coll::AllToAll => bytes * (n - 1) as f64 / n as f64,
         Coll::AllReduce => 2.0 * bytes * (n - 1) as f64 / n as f64,
-        Coll::SendRecv { .. } => bytes,
+        Coll::SendRecv { .. } | Coll::Broadcast { .. } => bytes,
+        Coll::Barrier => 0.0,
     };
     link.latency_s + sent / link.bytes_per_s
 }

@@ -1,8 +1,9 @@
 //! What is simulated is what the schedule promises, and what is executed.
 use backend::{DType, Heads};
 use exec::{Hyper, Lanes, StepConfig, World};
+use model::block::Half;
 use model::{Decoder, Inputs, Phase};
-use plan::{Lane, Mesh, PipelineSchedule, Plan, StepShape};
+use plan::{Lane, Mesh, PipelineSchedule, Placement, Plan, Stage, StepShape};
 use schedule::{Action, Program, RankPrograms};
 use sim::{Profile, Timeline, clock, page, price, trace};
 use std::sync::Arc;
@@ -24,8 +25,12 @@ impl Layout {
         let heads = Heads { n: 2, kv: 1, dim: 4 };
         let stages = self.pipeline * self.chunks;
         let model = Decoder { max_positions: T, ..Decoder::llama(31, 8, 2 * stages, heads, 12) };
-        let mesh = Mesh { data: self.data, pipeline: self.pipeline, chunks: self.chunks, zero: self.data };
-        Arc::new(Plan::new(model, mesh, DType::F32, T, 0))
+        let placement = if self.policy == PipelineSchedule::Zbv { Placement::V } else { Placement::Loop };
+        let Layout { data, pipeline, chunks, .. } = self;
+        let mesh = Mesh { data, pipeline, chunks, placement, zero: data, zero_ends: data, ..Mesh::SOLO };
+        let mut plan = Plan::new(model, mesh, DType::F32, T, 0);
+        plan.split_backward = self.policy.splits_backward();
+        Arc::new(plan)
     }
     fn shape(self) -> StepShape {
         StepShape { phase: Phase::Train, t: T, micros: self.micros }
@@ -46,18 +51,25 @@ impl Layout {
     }
 }
 
-/// A stage's forward takes 1 and its backward 2, cut evenly over its units; nothing else takes time.
+/// A stage's forward takes 1, and either half of its backward 1, cut evenly over its units; nothing else takes time.
 fn unit_prices(plan: &Plan, program: &Program) -> Vec<f64> {
-    let part = |u| 1.0 / plan.units(plan.stage_of(u)).len() as f64;
+    let halves = |stage: Stage, half: Half| {
+        let of =
+            |a: &&Action| matches!(a, Action::Backward { u, half: h, .. } if *h == half && plan.stage_of(*u) == stage);
+        program.actions.iter().filter(of).count() as f64 / program.shape.micros as f64
+    };
     let price = |action: &Action| match *action {
-        Action::Forward { u, .. } => part(u),
-        Action::Backward { u, .. } => 2.0 * part(u),
+        Action::Forward { u, .. } => 1.0 / plan.units(plan.stage_of(u)).len() as f64,
+        // Embedding and head are not split: beside layers that are, they are free here.
+        Action::Backward { u, half: Half::Both, .. } if halves(plan.stage_of(u), Half::Input) > 0.0 => 0.0,
+        Action::Backward { u, half: Half::Both, .. } => 2.0 / halves(plan.stage_of(u), Half::Both),
+        Action::Backward { u, half, .. } => 1.0 / halves(plan.stage_of(u), half),
         _ => 0.0,
     };
     program.actions.iter().map(price).collect()
 }
 
-/// With free transfers a step of real programs has the bubble of its policy: (p - 1)(F + B) of a stage.
+/// With free transfers a step of real programs has the bubble of its policy: (p - 1)(F + I + W) of a stage, or less with a split backward.
 #[test]
 fn simulated_bubbles_are_the_published_ones() {
     let cases = [
@@ -65,6 +77,9 @@ fn simulated_bubbles_are_the_published_ones() {
         (PipelineSchedule::OneFOneB, 1, vec![(2, 3), (4, 2), (4, 8), (5, 7), (3, 1)]),
         (PipelineSchedule::Interleaved, 2, vec![(2, 4), (3, 6), (4, 4)]),
         (PipelineSchedule::Interleaved, 3, vec![(2, 4), (3, 3)]),
+        (PipelineSchedule::ZbH1, 1, vec![(2, 2), (3, 7), (4, 4), (4, 9)]),
+        (PipelineSchedule::ZbH1, 2, vec![(2, 4), (3, 3)]),
+        (PipelineSchedule::Zbv, 2, vec![(2, 4), (3, 5), (3, 8), (4, 8)]),
     ];
     for (policy, chunks, sizes) in cases {
         for (data, (pipeline, micros)) in
@@ -72,7 +87,9 @@ fn simulated_bubbles_are_the_published_ones() {
         {
             let layout = Layout { data, pipeline, chunks, micros, policy };
             let timeline = layout.simulate(|programs| unit_prices(&layout.plan(), &programs.programs[0]));
-            let (work, bubble) = (3.0 * (chunks * micros) as f64, 3.0 * (pipeline - 1) as f64);
+            // F + I - W is 1 here, and what ZB-V begins later on each rank is F.
+            let each = if policy.splits_backward() { 1.0 } else { 3.0 };
+            let (work, bubble) = (3.0 * (chunks * micros) as f64, each * (pipeline - 1) as f64);
             assert!(
                 (timeline.step - work - bubble).abs() < 1e-6,
                 "{layout:?}: {} for {work} + {bubble}",
@@ -91,7 +108,7 @@ const LAYOUTS: [Layout; 4] = [
     Layout { data: 1, pipeline: 1, chunks: 1, micros: 2, policy: PipelineSchedule::OneFOneB },
     Layout { data: 2, pipeline: 1, chunks: 1, micros: 2, policy: PipelineSchedule::OneFOneB },
     Layout { data: 2, pipeline: 2, chunks: 1, micros: 4, policy: PipelineSchedule::OneFOneB },
-    Layout { data: 1, pipeline: 2, chunks: 2, micros: 4, policy: PipelineSchedule::Interleaved },
+    Layout { data: 1, pipeline: 2, chunks: 2, micros: 4, policy: PipelineSchedule::Zbv },
 ];
 
 /// Names by lane, in the order of time.
@@ -121,12 +138,14 @@ fn what_is_simulated_is_what_is_executed() {
             exec::run(rank, 0, Hyper { lr: 1e-3, step: 1 }, &mut |_| slab.clone()).unwrap();
             rank.finish().unwrap();
             let actions = rank.programs()[0].actions.iter().zip(rank.spans());
-            by_lane(actions.map(|(a, [begin, _])| (a.lane(), begin.as_secs_f64(), a.show(&rank.plan))).collect())
+            by_lane(
+                actions.map(|(a, [begin, _])| (a.lane(&rank.plan), begin.as_secs_f64(), a.show(&rank.plan))).collect(),
+            )
         });
         assert_eq!(shape.micros, layout.micros);
         let simulated = layout.on("cpu");
         for ((rank, executed), programs) in simulated.ranks.iter().zip(executed).zip(layout.programs()) {
-            let lanes = programs.programs[0].actions.iter().map(Action::lane);
+            let lanes = programs.programs[0].actions.iter().map(|a| a.lane(&plan));
             let spans = rank.spans.iter().zip(lanes).map(|(span, lane)| (lane, span.begin, span.name.clone()));
             assert_eq!(by_lane(spans.collect()), executed, "{layout:?}, rank {}", rank.rank);
         }

@@ -3,6 +3,7 @@ mod code;
 mod families;
 mod fine_tune;
 mod goldens;
+mod mpi;
 mod mutants;
 mod python;
 mod real_model;

@@ -1,6 +1,6 @@
 //! `cargo xtask suites`: the tests that need more than Cargo, where it is there.
 use crate::python::{Python, TRANSFORMERS};
-use crate::{families, real_model, schedules};
+use crate::{families, mpi, real_model, schedules};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::time::Instant;
@@ -28,6 +28,7 @@ const SUITES: &[Suite] = &[
         },
         run: |root, _| real_model::smollm2(&real_model::build(root)?, root, &real_model::default_folder(root)),
     },
+    Suite { name: "mpi", skipped: |_, _| mpi::skipped(), run: |root, _| mpi::main(root) },
 ];
 
 pub fn main(root: &Path) -> Result<()> {

@@ -12,13 +12,13 @@ use super::real::Real;
 use super::reduce::{exponentials, max, sum};
 use crate::LogitLoss;
 
-const NO_LABEL: u32 = u32::MAX;
+pub const NO_LABEL: u32 = u32::MAX;
 
 /// Rows that are worth a worker's while.
 const TILE: usize = 2;
 
 /// What a row adds to the stats: loss, nll, labels and labels that are the largest logit. Zeros without a label.
-type Row = [f64; 4];
+pub type Row = [f64; 4];
 
 /// labels (T) -> count (1) = or +=
 pub fn count_labels(labels: &[u32], count: &mut [f64], acc: bool) {
@@ -140,7 +140,7 @@ pub fn soft_cap<E: Real>(z: &mut [E], cap: f64) {
 }
 
 /// In the order of the rows: in how many calls the rows come does not change a bit.
-fn add_up(rows: &[Row], types: &[u32], stats: &mut [f64], acc: bool) {
+pub fn add_up(rows: &[Row], types: &[u32], stats: &mut [f64], acc: bool) {
     assert_eq!((rows.len(), stats.len() % 3), (types.len(), 1));
     if !acc {
         stats.fill(0.0);

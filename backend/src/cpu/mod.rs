@@ -15,6 +15,7 @@ mod embedding;
 mod exp;
 mod grad_norm;
 mod head_norm;
+mod head_parts;
 mod isa;
 mod lanes;
 mod layernorm;
@@ -32,6 +33,7 @@ mod rmsnorm;
 mod rope;
 mod storage;
 mod unit_rows;
+mod vocab_parallel;
 
 pub use isa::Isa;
 use pool::Pool;
@@ -101,11 +103,13 @@ fn run(pool: &Pool, arena: &mut Arena, op: Op) {
         }
         Op::Copy { x, y } => kernel!(x => elementwise::convert([x], [y])),
         Op::Add { x, y } => kernel!(x => elementwise::add([x], [y])),
-        Op::TakeRows { rows, x, y, d } => kernel!(x => embedding::forward([rows, x], [y], d, 1.0)),
+        Op::TakeRows { rows, x, y, d } => kernel!(x => embedding::forward([rows, x], [y], d, 1.0, None)),
 
-        Op::Embedding { ids, w, y, d, scale } => kernel!(w => embedding::forward([ids, w], [y], d, scale)),
-        Op::EmbeddingBackward { ids, dy, dw, d, scale, acc } => {
-            kernel!(dy => embedding::backward([ids, dy], [dw], d, scale, acc))
+        Op::Embedding { ids, w, y, d, scale, first } => {
+            kernel!(w => embedding::forward([ids, w], [y], d, scale, first))
+        }
+        Op::EmbeddingBackward { ids, dy, dw, d, scale, first, acc } => {
+            kernel!(dy => embedding::backward([ids, dy], [dw], d, scale, first, acc))
         }
 
         Op::Linear { x, w, add: None, y, dims } => kernel!(x => linear::forward([x, w], [y], dims)),
@@ -153,6 +157,9 @@ fn run(pool: &Pool, arena: &mut Arena, op: Op) {
             kernel!(qkv => attention::cached([span, positions, table], [qkv, cache, o], pairs, heads, scores))
         }
 
+        Op::SplitHeads { x, y, heads, parts } => kernel!(x => head_parts::split([x], [y], heads, parts)),
+        Op::JoinHeads { x, y, heads, parts } => kernel!(x => head_parts::join([x], [y], heads, parts)),
+
         Op::Gated { h, s, f, by } => kernel!(h => activation::gated([h], [s], f, by)),
         Op::GatedBackward { h, ds, f, by } => kernel!(h => activation::gated_backward([ds], [h], f, by)),
         Op::Activation { h, s, by } => kernel!(h => activation::plain([h], [s], by)),
@@ -169,6 +176,16 @@ fn run(pool: &Pool, arena: &mut Arena, op: Op) {
         }
         Op::CrossEntropyLoss { labels, types, logits, stats, v, cap, acc } => {
             kernel!(logits => cross_entropy::forward([labels, types, logits], [stats], v, cap, acc))
+        }
+        Op::LogitParts { labels, logits, parts, columns, cap } => {
+            kernel!(logits => vocab_parallel::parts([labels], [logits, parts], columns, cap))
+        }
+        Op::LossOfParts { labels, types, parts, stats, vocab, smoothing, acc } => {
+            let ([labels, types, parts], [stats]) = arena.resolve([labels, types, parts], [stats]);
+            vocab_parallel::loss(labels.of(), types.of(), parts.of(), stats.of(), vocab, smoothing, acc)
+        }
+        Op::LogitGradient { labels, count, scale, parts, logits, columns, vocab, with } => {
+            kernel!(logits => vocab_parallel::gradient([labels, count, scale, parts], [logits], columns, vocab, with))
         }
         Op::SoftCap { z, cap } => kernel!(z => elementwise::cap([], [z], cap)),
 

@@ -63,7 +63,7 @@ fn each(
         for head in 0..n {
             let group = head / (n / kv);
             // Powers of two suffice here; others are tested in `semantics`.
-            let slope = if scores.alibi { (-8.0 * (head + 1) as f64 / n as f64).exp2() } else { 0.0 };
+            let slope = if scores.alibi.is_some() { (-8.0 * (head + 1) as f64 / n as f64).exp2() } else { 0.0 };
             let [q, k, v] = [head, n + group, n + kv + group].map(part);
             f(ends[0] as usize, head, group, Formula { scores, slope, q, k, v });
         }

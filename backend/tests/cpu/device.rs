@@ -1,7 +1,8 @@
 //! A `Cpu` for tests: host vectors in, operations, host vectors out. Every output lies in memory full of NaN before the
 //! operation writes it, so whatever an operation should not read shows. The operations stand in `ops`.
 use backend::{
-    Backend, Cpu, DType, Element, Heads, Isa, Op, REGIONS, Region, Scores, View, download, upload, upload_floats,
+    Backend, Cpu, DType, Element, Heads, Isa, Op, REGIONS, Region, Scores, Slopes, View, download, upload,
+    upload_floats,
 };
 
 pub struct Device {
@@ -110,9 +111,14 @@ pub fn heads(n: usize, kv: usize, dim: usize) -> Heads {
     Heads { n, kv, dim }
 }
 
+/// ALiBi of all heads.
+pub fn alibi(heads: Heads) -> Option<Slopes> {
+    Some(Slopes { first: 0, of: heads.n })
+}
+
 /// Scores of plain attention.
 pub fn plain(heads: Heads) -> Scores {
-    Scores { scale: 1.0 / (heads.dim as f64).sqrt(), cap: None, window: None, alibi: false }
+    Scores { scale: 1.0 / (heads.dim as f64).sqrt(), cap: None, window: None, alibi: None }
 }
 
 /// Each way of making scores alone, then all of them: windows below, at and above a tile of 64 queries.
@@ -122,8 +128,8 @@ pub fn scores(heads: Heads) -> Vec<Scores> {
         plain,
         Scores { scale: 0.7, ..plain },
         Scores { cap: Some(1.5), ..plain },
-        Scores { alibi: true, ..plain },
-        Scores { scale: 0.9, cap: Some(2.0), window: Some(5), alibi: true },
+        Scores { alibi: alibi(heads), ..plain },
+        Scores { scale: 0.9, cap: Some(2.0), window: Some(5), alibi: alibi(heads) },
     ];
     out.extend([1, 3, 64, 65, 100, 1000].map(|window| Scores { window: Some(window), ..plain }));
     out

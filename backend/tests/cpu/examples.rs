@@ -1,6 +1,6 @@
 //! Every operation on random tensors, as data: what the tests of threads, of rounding and of storage have in common.
 use crate::device::{Device, draw, heads, indices, plain, rope_table, scaled, scores};
-use backend::{DType, Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Rotation, Scores, View};
+use backend::{Columns, DType, Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Rotation, Scores, View};
 
 pub enum Tensor {
     /// In a float type that the test chooses. Every number is exact in f32.
@@ -66,6 +66,9 @@ pub fn examples(t: usize, d: usize) -> Vec<Example> {
     norms(&mut all, t, d);
     of_heads(&mut all, t, heads(6, 2, 2 * d.div_ceil(12)));
     losses(&mut all, t, d);
+    vocab_parallel(&mut all, t, d);
+    head_parts(&mut all, t, heads(6, 2, 2 * d.div_ceil(12)));
+    head_parts(&mut all, t, heads(6, 0, 4));
     step(&mut all, t * d);
     all.0
 }
@@ -88,7 +91,7 @@ fn layers(all: &mut Examples, t: usize, d: usize) {
         move |[rows, x, y]| Op::TakeRows { rows, x, y, d }
     });
     all.add(format!("embedding {t} x {d}"), [Int(indices(1, t, v)), Float(draw(2, v * d)), out(t * d)], {
-        move |[ids, w, y]| Op::Embedding { ids, w, y, d, scale: 1.7 }
+        move |[ids, w, y]| Op::Embedding { ids, w, y, d, scale: 1.7, first: None }
     });
     for by in [Nonlinearity::Silu, Nonlinearity::Gelu, Nonlinearity::GeluTanh] {
         let h = || Float(draw(1, 2 * t * d));
@@ -129,7 +132,7 @@ fn layers(all: &mut Examples, t: usize, d: usize) {
             acc,
         });
         all.add(format!("embedding backward {t} x {d} acc {acc}"), [Int(indices(1, t, v)), x(), into(v * d)], {
-            move |[ids, dy, dw]| Op::EmbeddingBackward { ids, dy, dw, d, scale: 1.7, acc }
+            move |[ids, dy, dw]| Op::EmbeddingBackward { ids, dy, dw, d, scale: 1.7, first: None, acc }
         });
     }
 }
@@ -264,6 +267,62 @@ fn losses(all: &mut Examples, t: usize, v: usize) {
                 cap: with.cap,
                 acc: false,
             }
+        });
+    }
+}
+
+/// The middle one of three ranks, with two columns of padding.
+fn vocab_parallel(all: &mut Examples, t: usize, v: usize) {
+    let (first, filled) = (v, v.max(3) - 2);
+    let (columns, vocab) = (Columns { first, filled, width: v }, first + filled);
+    let mut labels = indices(1, t, vocab);
+    labels[t / 2] = if t > 1 { u32::MAX } else { labels[0] };
+    let (labels, types) = (|| Int(labels.clone()), || Int(indices(2, t, 3)));
+    let logits = || Float(scaled(draw(3, t * v), 3.0));
+    // Largest logits near those of the rank itself, and sums that are positive.
+    let parts =
+        || Double(draw(4, 3 * t * 4).iter().enumerate().map(|(i, x)| x.abs() + [6.0, 1.0, 2.0, 0.0][i % 4]).collect());
+    for with in [LogitLoss { cap: None, smoothing: 0.0 }, LogitLoss { cap: Some(4.0), smoothing: 0.1 }] {
+        let cap = with.cap;
+        all.add(format!("logit parts {t} x {v} {cap:?}"), [labels(), logits(), double_out(4 * t)], {
+            move |[labels, logits, parts]| Op::LogitParts { labels, logits, parts, columns, cap }
+        });
+        all.add(format!("loss of parts {t} {with:?}"), [labels(), types(), parts(), double_out(10)], {
+            move |[labels, types, parts, stats]| Op::LossOfParts {
+                labels,
+                types,
+                parts,
+                stats,
+                vocab,
+                smoothing: with.smoothing,
+                acc: false,
+            }
+        });
+        let tensors = [labels(), Double(vec![t as f64]), Double(vec![64.0]), parts(), logits()];
+        all.add(format!("logit gradient {t} x {v} {with:?}"), tensors, {
+            move |[labels, count, scale, parts, logits]| Op::LogitGradient {
+                labels,
+                count,
+                scale,
+                parts,
+                logits,
+                columns,
+                vocab,
+                with,
+            }
+        });
+    }
+}
+
+fn head_parts(all: &mut Examples, t: usize, heads: Heads) {
+    for parts in [2, 3, 6] {
+        let part = heads.part(parts);
+        let (whole, cut) = (t * heads.qkv(), parts * t * part.qkv());
+        all.add(format!("split heads {t} x {heads:?} / {parts}"), [Float(draw(1, whole)), out(cut)], {
+            move |[x, y]| Op::SplitHeads { x, y, heads, parts }
+        });
+        all.add(format!("join heads {t} x {heads:?} / {parts}"), [Float(draw(1, cut)), out(whole)], {
+            move |[x, y]| Op::JoinHeads { x, y, heads, parts }
         });
     }
 }

@@ -9,6 +9,7 @@ mod finite_differences;
 mod isas;
 mod loss;
 mod ops;
+mod parallel;
 mod pytorch;
 mod rounding;
 mod semantics;

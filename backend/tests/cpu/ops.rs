@@ -13,7 +13,7 @@ pub type Rotate<'a> = (&'a [u32], &'a [f64], Pairs);
 impl Device {
     pub fn embedding(&mut self, ids: &[u32], w: &[f64], d: usize, scale: f64) -> Vec<f64> {
         let (ids, w, y) = (self.int(ids), self.float(w), self.poison(ids.len() * d));
-        let [y] = self.run(Op::Embedding { ids, w, y, d, scale }, [y]);
+        let [y] = self.run(Op::Embedding { ids, w, y, d, scale, first: None }, [y]);
         y
     }
     pub fn embedding_backward(
@@ -25,7 +25,7 @@ impl Device {
         into: Option<&[f64]>,
     ) -> Vec<f64> {
         let (ids, dy, (dw, acc)) = (self.int(ids), self.float(dy), self.into(into, v * d));
-        let [dw] = self.run(Op::EmbeddingBackward { ids, dy, dw, d, scale, acc }, [dw]);
+        let [dw] = self.run(Op::EmbeddingBackward { ids, dy, dw, d, scale, first: None, acc }, [dw]);
         dw
     }
 

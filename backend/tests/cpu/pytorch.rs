@@ -1,5 +1,5 @@
 //! Every operation against PyTorch in f64 (`xtask/py/op_goldens.py`).
-use crate::device::{Device, error, heads, plain, rope_table};
+use crate::device::{Device, alibi, error, heads, plain, rope_table};
 use crate::ops::PLAIN;
 use backend::{DType, LogitLoss, Nonlinearity, Pairs, Scores};
 use safetensors::{Dtype, SafeTensors};
@@ -126,13 +126,13 @@ fn rope() {
 #[test]
 fn attention() {
     let (small, large) = (heads(4, 2, 4), heads(12, 3, 2));
-    let all = Scores { scale: 0.8, cap: Some(2.0), window: Some(5), alibi: true };
+    let all = Scores { scale: 0.8, cap: Some(2.0), window: Some(5), alibi: alibi(heads(3, 1, 4)) };
     let cases = [
         (Golden("attention"), heads(4, 2, 6), plain(heads(4, 2, 6))),
         (Golden("attention_mha"), heads(3, 3, 5), plain(heads(3, 3, 5))),
         (Golden("attention_window"), small, Scores { window: Some(3), ..plain(small) }),
         (Golden("attention_cap"), small, Scores { cap: Some(1.5), ..plain(small) }),
-        (Golden("attention_alibi"), large, Scores { alibi: true, ..plain(large) }),
+        (Golden("attention_alibi"), large, Scores { alibi: alibi(large), ..plain(large) }),
         (Golden("attention_all"), heads(3, 1, 4), all),
     ];
     for (g, heads, scores) in cases {

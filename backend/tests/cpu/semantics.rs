@@ -1,5 +1,5 @@
 //! What is written, what is added to, what is left alone, and that nothing stale gets through.
-use crate::device::{Device, draw, error, heads, indices, plain, scaled};
+use crate::device::{Device, alibi, draw, error, heads, indices, plain, scaled};
 use backend::{DType, Nonlinearity, Op, Scores};
 
 fn plus(a: &[f64], b: &[f64]) -> Vec<f64> {
@@ -173,7 +173,7 @@ fn slopes_of_alibi() {
     let slopes = |n: usize| {
         let heads = heads(n, 1, 2);
         let dev = &mut Device::new(DType::F64, 1);
-        let alibi = Scores { alibi: true, ..plain(heads) };
+        let alibi = Scores { alibi: alibi(heads), ..plain(heads) };
         let [_, lse] = dev.attention(&vec![0.0; 2 * heads.qkv()], &[0, 2], heads, alibi);
         lse.chunks(2).map(|lse| -lse[1].exp_m1().ln()).collect::<Vec<f64>>()
     };

@@ -1,11 +1,24 @@
 //! What every engine does, bit for bit.
 use crate::numbers::{Number, bits, input, summed};
-use crate::ranks::{ENGINES, Engine, Rank, view, within, world};
+use crate::ranks::{Engine, Rank, view, world};
 use backend::{DType, View, download, upload};
 use comm::Coll::*;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+crate::properties! {
+    collectives_f32
+    collectives_f64
+    collectives_bf16
+    collectives_f16
+    odd_lengths_and_integers
+    a_tree_of_groups_is_the_flat_tree
+    many_in_flight
+    a_batch_crosses
+    uneven_all_to_all
+    long_messages
+}
 
 fn all<T: Send>(engine: Engine, n: usize, bytes: usize, body: impl Fn(&mut Rank) -> T + Sync) -> Vec<T> {
     let results = world(engine, n, bytes, &[("world", (0..n).collect())], LIMIT, body);
@@ -46,6 +59,24 @@ fn collectives<E: Number>(engine: Engine, n: usize, part: usize) {
         rank.go(0, AllGather, None, Some(a)).unwrap();
         assert!(got(rank, a) == sum, "all-gather in place, {case}");
 
+        upload(&mut *rank.dev, &x, a);
+        rank.go(0, AllToAll, Some(a), Some(b)).unwrap();
+        let own = |from: usize| bits(&input::<E>(from, whole)[mine.clone()]);
+        assert!(got(rank, b) == (0..n).flat_map(own).collect::<Vec<_>>(), "all-to-all, {case}");
+        assert!(got(rank, a) == before, "all-to-all changes its source, {case}");
+
+        for root in 0..n {
+            let want = bits(&input::<E>(root, whole));
+            upload(&mut *rank.dev, &x, a);
+            rank.go(0, Broadcast { root }, None, Some(a)).unwrap();
+            assert!(got(rank, a) == want, "broadcast from {root} in place, {case}");
+            upload(&mut *rank.dev, &x, a);
+            let [src, dst] = if me == root { [Some(a), None] } else { [None, Some(b)] };
+            rank.go(0, Broadcast { root }, src, dst).unwrap();
+            assert!(got(rank, dst.unwrap_or(a)) == want, "broadcast from {root}, {case}");
+        }
+        rank.go(0, Barrier, None, None).unwrap();
+
         upload(&mut *rank.dev, &x[..part], p);
         for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))) {
             let op = SendRecv { from, to };
@@ -57,8 +88,12 @@ fn collectives<E: Number>(engine: Engine, n: usize, part: usize) {
                     let want = &gathered[from * part..(from + 1) * part];
                     assert!(got(rank, at) == *want, "{op:?}, {case}");
                 }
-                // Not part of it, or a rank that would send to itself.
-                (false, false) | (true, true) => {}
+                (true, true) => {
+                    let at = b.sub(from * part, part);
+                    rank.go(0, op, Some(p), Some(at)).unwrap();
+                    assert!(got(rank, at) == got(rank, p), "{op:?}, {case}");
+                }
+                (false, false) => {}
             }
         }
         rank.comms[0].finish().unwrap();
@@ -69,25 +104,26 @@ fn collectives<E: Number>(engine: Engine, n: usize, part: usize) {
 const PARTS: &[usize] = if cfg!(miri) { &[0, 5] } else { &[0, 1, 5, 4096, 9001] };
 const SIZES: &[usize] = if cfg!(miri) { &[1, 3] } else { &[1, 2, 3, 4, 5, 8] };
 
-#[test]
-fn collectives_f32() {
-    within(LIMIT, || each(collectives::<f32>));
+pub fn collectives_f32(engine: Engine) {
+    each(engine, collectives::<f32>);
 }
-#[test]
-fn collectives_f64() {
-    within(LIMIT, || each(collectives::<f64>));
+pub fn collectives_f64(engine: Engine) {
+    each(engine, collectives::<f64>);
 }
-fn each(check: fn(Engine, usize, usize)) {
-    for engine in ENGINES {
-        SIZES.iter().for_each(|&n| PARTS.iter().for_each(|&part| check(engine, n, part)));
-    }
+pub fn collectives_bf16(engine: Engine) {
+    each(engine, collectives::<half::bf16>);
+}
+pub fn collectives_f16(engine: Engine) {
+    each(engine, collectives::<half::f16>);
+}
+fn each(engine: Engine, check: fn(Engine, usize, usize)) {
+    SIZES.iter().for_each(|&n| PARTS.iter().for_each(|&part| check(engine, n, part)));
 }
 
 /// Lengths of an all-reduce need not be multiples of the group's size, and token ids can be gathered.
-#[test]
-fn odd_lengths_and_integers() {
-    within(LIMIT, || {
-        for engine in ENGINES {
+pub fn odd_lengths_and_integers(engine: Engine) {
+    {
+        {
             all(engine, 3, 4 * 5000, |rank| {
                 let (x, ids) = (view(DType::F32, 0, 4099), view(DType::U32, 4 * 4100, 6));
                 upload(&mut *rank.dev, &input::<f32>(rank.id, x.len), x);
@@ -99,15 +135,14 @@ fn odd_lengths_and_integers() {
                 assert_eq!(download::<u32>(&mut *rank.dev, ids), [0, 10, 1, 11, 2, 12]);
             });
         }
-    });
+    }
 }
 
 /// Inside contiguous groups of a power of two, then across them: the bits of the flat group.
-#[test]
-fn a_tree_of_groups_is_the_flat_tree() {
+pub fn a_tree_of_groups_is_the_flat_tree(engine: Engine) {
     const LEN: usize = 100;
-    within(LIMIT, || {
-        for (engine, n, inside) in ENGINES.into_iter().flat_map(|e| [(e, 4, 2), (e, 8, 2), (e, 8, 4), (e, 6, 2)]) {
+    {
+        for (n, inside) in [(4, 2), (8, 2), (8, 4), (6, 2)] {
             let rows = (0..n / inside).map(|row| ("inside", (row * inside..(row + 1) * inside).collect()));
             let columns = (0..inside).map(|column| ("across", (column..n).step_by(inside).collect()));
             let groups: Vec<_> = rows.chain(columns).collect();
@@ -121,16 +156,15 @@ fn a_tree_of_groups_is_the_flat_tree() {
             let flat = bits(&summed::<f32>(n, LEN));
             sums.into_iter().for_each(|sum| assert_eq!(sum.unwrap(), flat, "{engine:?}, {n} by {inside}"));
         }
-    });
+    }
 }
 
 /// Several communicators, several operations in each; every rank waits in an order of its own.
-#[test]
-fn many_in_flight() {
+pub fn many_in_flight(engine: Engine) {
     const LEN: usize = 5000;
     const N: usize = 3;
-    within(LIMIT, || {
-        for engine in ENGINES {
+    {
+        {
             let groups: Vec<_> = ["gather", "reduce", "world"].map(|lane| (lane, (0..N).collect())).into();
             let results = world(engine, N, 9 * 4 * LEN, &groups, LIMIT, |rank| {
                 let views: [View; 9] = view(DType::F32, 0, 9 * LEN).split([LEN; 9]);
@@ -150,5 +184,73 @@ fn many_in_flight() {
             let sum = bits(&summed::<f32>(N, LEN));
             results.into_iter().flat_map(|r| r.unwrap()).for_each(|got| assert!(got == sum, "{engine:?}"));
         }
+    }
+}
+
+/// Both members send before they receive, on one communicator. Behind a lane that is in order only a batch ends.
+pub fn a_batch_crosses(engine: Engine) {
+    const LEN: usize = 5000;
+    {
+        {
+            all(engine, 2, 2 * 4 * LEN, |rank| {
+                let (me, other) = (rank.id, 1 - rank.id);
+                let [a, b] = view(DType::F32, 0, 2 * LEN).split([LEN; 2]);
+                upload(&mut *rank.dev, &input::<f32>(me, LEN), a);
+                let (send, receive) = (SendRecv { from: me, to: other }, SendRecv { from: other, to: me });
+                let ops = [(send, Some(a), None), (receive, None, Some(b))];
+                // An engine whose operations are under way when `start` returns needs no batch.
+                let alone: Vec<_> = match engine.seed() {
+                    None => ops.map(|(op, src, dst)| rank.start(0, op, src, dst).unwrap()).into(),
+                    Some(_) => vec![],
+                };
+                alone.into_iter().for_each(|ticket| rank.wait(0, ticket).unwrap());
+                let tickets = rank.batch(0, &ops).unwrap();
+                tickets.into_iter().for_each(|ticket| rank.wait(0, ticket).unwrap());
+                assert!(bits(&download::<f32>(&mut *rank.dev, b)) == bits(&input::<f32>(other, LEN)));
+            });
+        }
+    }
+}
+
+/// Rank `i` sends `(7 i + 3 j) % 5 * 100` elements to rank `j`: some send nothing, and nobody sends what it gets.
+pub fn uneven_all_to_all(engine: Engine) {
+    const N: usize = 4;
+    const ROOM: usize = 4 * 400;
+    let count = |from: usize, to: usize| (7 * from + 3 * to) % 5 * 100;
+    {
+        {
+            all(engine, N, 2 * 4 * ROOM, |rank| {
+                let me = rank.id;
+                let [a, b] = view(DType::F32, 0, 2 * ROOM).split([ROOM; 2]);
+                let cut = |whole: View, count: &dyn Fn(usize) -> usize| {
+                    let starts = (0..N).map(|i| (0..i).map(count).sum());
+                    starts.enumerate().map(|(i, at)| whole.sub(at, count(i))).collect::<Vec<_>>()
+                };
+                upload(&mut *rank.dev, &input::<f32>(me, ROOM), a);
+                let receives = cut(b, &|from| count(from, me));
+                rank.all_to_all_uneven(0, &cut(a, &|to| count(me, to)), &receives).unwrap();
+                for (from, receive) in receives.into_iter().enumerate() {
+                    let before: usize = (0..me).map(|to| count(from, to)).sum();
+                    let want = &input::<f32>(from, ROOM)[before..][..count(from, me)];
+                    assert!(bits(&download::<f32>(&mut *rank.dev, receive)) == bits(want), "{from} to {me}");
+                }
+            });
+        }
+    }
+}
+
+/// Longer than any engine moves at once.
+pub fn long_messages(engine: Engine) {
+    const LEN: usize = if cfg!(miri) { 5000 } else { 3_000_001 };
+    all(engine, 2, 4 * (LEN + 1), |rank| {
+        let x = view(DType::F32, 0, LEN + 1);
+        upload(&mut *rank.dev, &input::<f32>(rank.id, LEN), x.sub(0, LEN));
+        rank.go(0, AllReduce, None, Some(x.sub(0, LEN))).unwrap();
+        rank.go(0, AllGather, None, Some(x)).unwrap();
+        let op = SendRecv { from: 1, to: 0 };
+        let [src, dst] = if rank.id == 1 { [Some(x.sub(1, LEN - 1)), None] } else { [None, Some(x.sub(0, LEN - 1))] };
+        rank.go(0, op, src, dst).unwrap();
+        let (got, sum) = (bits(&download::<f32>(&mut *rank.dev, x.sub(0, LEN - 1))), bits(&summed::<f32>(2, LEN)));
+        assert!(got == if rank.id == 1 { &sum[..LEN - 1] } else { &sum[1..] });
     });
 }

@@ -1,26 +1,76 @@
 //! Inputs that show the order of a sum, and the sum in the order that the design states.
 use backend::Element;
+use half::{bf16, f16};
 use std::ops::Add;
 
 /// A number that can be summed and compared by its bits.
-pub trait Number: Element + Add<Output = Self> {
+pub trait Number: Element {
+    /// In what it is summed.
+    type Wide: Copy + Add<Output = Self::Wide>;
     fn of(x: f64) -> Self;
     fn bits(self) -> u64;
+    fn widen(self) -> Self::Wide;
+    fn round(sum: Self::Wide) -> Self;
 }
 impl Number for f32 {
+    type Wide = f32;
     fn of(x: f64) -> f32 {
         x as f32
     }
     fn bits(self) -> u64 {
         self.to_bits().into()
     }
+    fn widen(self) -> f32 {
+        self
+    }
+    fn round(sum: f32) -> f32 {
+        sum
+    }
 }
 impl Number for f64 {
+    type Wide = f64;
     fn of(x: f64) -> f64 {
         x
     }
     fn bits(self) -> u64 {
         self.to_bits()
+    }
+    fn widen(self) -> f64 {
+        self
+    }
+    fn round(sum: f64) -> f64 {
+        sum
+    }
+}
+impl Number for bf16 {
+    type Wide = f32;
+    fn of(x: f64) -> bf16 {
+        bf16::from_f64(x)
+    }
+    fn bits(self) -> u64 {
+        self.to_bits().into()
+    }
+    fn widen(self) -> f32 {
+        self.into()
+    }
+    fn round(sum: f32) -> bf16 {
+        bf16::from_f32(sum)
+    }
+}
+impl Number for f16 {
+    type Wide = f32;
+    /// Smaller, so that a sum of eight does not overflow.
+    fn of(x: f64) -> f16 {
+        f16::from_f64(x / 16.0)
+    }
+    fn bits(self) -> u64 {
+        self.to_bits().into()
+    }
+    fn widen(self) -> f32 {
+        self.into()
+    }
+    fn round(sum: f32) -> f16 {
+        f16::from_f32(sum)
     }
 }
 
@@ -34,8 +84,12 @@ pub fn input<E: Number>(rank: usize, len: usize) -> Vec<E> {
     (0..len).map(|_| E::of(random.number())).collect()
 }
 
-/// The sum of one element over ranks, as the design states it.
-pub fn tree<E: Number>(xs: &[E]) -> E {
+/// The sum of one element over ranks, as the design states it: one tree, rounded once.
+pub fn sum<E: Number>(xs: &[E]) -> E {
+    E::round(tree(&xs.iter().map(|x| x.widen()).collect::<Vec<_>>()))
+}
+
+fn tree<W: Copy + Add<Output = W>>(xs: &[W]) -> W {
     if let [x] = xs {
         return *x;
     }
@@ -45,7 +99,7 @@ pub fn tree<E: Number>(xs: &[E]) -> E {
 
 pub fn summed<E: Number>(n: usize, len: usize) -> Vec<E> {
     let inputs: Vec<Vec<E>> = (0..n).map(|rank| input(rank, len)).collect();
-    (0..len).map(|i| tree(&inputs.iter().map(|x| x[i]).collect::<Vec<_>>())).collect()
+    (0..len).map(|i| sum(&inputs.iter().map(|x| x[i]).collect::<Vec<_>>())).collect()
 }
 
 /// Pseudo-random numbers (PCG's multiplier, high bits).

@@ -1,6 +1,6 @@
 //! Random programs over several groups and lanes, with many operations in flight, against a sequential model.
-use crate::numbers::{Random, bits, input, tree};
-use crate::ranks::{Engine, Rank, view, within, world};
+use crate::numbers::{Random, bits, input, sum};
+use crate::ranks::{Engine, Rank, view, world};
 use backend::{DType, View, download, upload};
 use comm::Coll::{self, *};
 use comm::Ticket;
@@ -33,7 +33,7 @@ fn program(lines: usize, random: &mut Random) -> Vec<Line> {
         };
         let in_place = random.below(2) == 0;
         let transfer = |op, src| Line::Transfer { group, op, src, dst };
-        match random.below(7) {
+        match random.below(10) {
             0 => transfer(AllReduce, None),
             1 => transfer(ReduceScatter, (!in_place).then_some(src)),
             2 => transfer(AllGather, (!in_place).then_some(src)),
@@ -41,7 +41,10 @@ fn program(lines: usize, random: &mut Random) -> Vec<Line> {
                 let from = random.below(n);
                 transfer(SendRecv { from, to: (from + 1 + random.below(n - 1)) % n }, Some(src))
             }
-            4.. => Line::Upload { rank: random.below(RANKS), block: dst, seed: random.below(1000) },
+            4 => transfer(AllToAll, Some(src)),
+            5 => transfer(Broadcast { root: random.below(n) }, in_place.then_some(src)),
+            6 => transfer(Barrier, None),
+            7.. => Line::Upload { rank: random.below(RANKS), block: dst, seed: random.below(1000) },
         }
     };
     (0..lines).map(line).collect()
@@ -55,6 +58,11 @@ fn sides(op: Coll, n: usize, member: usize, src: Option<usize>, dst: usize) -> [
         AllReduce => [None, Some(whole(dst))],
         ReduceScatter => [src.map(whole), Some(if src.is_some() { part(dst) } else { whole(dst) })],
         AllGather => [src.map(part), Some(whole(dst))],
+        AllToAll => [src.map(whole), Some(whole(dst))],
+        // The root gives `src` if there is one.
+        Broadcast { root } if root == member && src.is_some() => [src.map(whole), None],
+        Broadcast { .. } => [None, Some(whole(dst))],
+        Barrier => [None, None],
         SendRecv { from, to } => [src.filter(|_| member == from).map(whole), (member == to).then(|| whole(dst))],
     }
 }
@@ -74,7 +82,7 @@ fn model(program: &[Line]) -> Vec<Vec<f32>> {
                 let old = memory.clone();
                 let at = |rank: usize, block: usize, i: usize| old[rank][block * BLOCK + i];
                 let source = src.unwrap_or(dst);
-                let sum = |i: usize| tree(&members.iter().map(|&r| at(r, source, i)).collect::<Vec<_>>());
+                let sum = |i: usize| sum(&members.iter().map(|&r| at(r, source, i)).collect::<Vec<_>>());
                 for (m, &rank) in members.iter().enumerate() {
                     let own = &mut memory[rank][dst * BLOCK..][..BLOCK];
                     match op {
@@ -88,6 +96,16 @@ fn model(program: &[Line]) -> Vec<Vec<f32>> {
                             let gathered = |i: usize| at(members[i / part], source, from(i / part) + i % part);
                             (0..BLOCK).for_each(|i| own[i] = gathered(i));
                         }
+                        AllToAll => {
+                            let from = |i: usize| (members[i / part], source, m * part + i % part);
+                            (0..BLOCK).for_each(|i| own[i] = at(from(i).0, from(i).1, from(i).2));
+                        }
+                        Broadcast { root } => {
+                            if m != root {
+                                (0..BLOCK).for_each(|i| own[i] = at(members[root], source, i));
+                            }
+                        }
+                        Barrier => {}
                         SendRecv { from, to } => {
                             if m == to {
                                 (0..BLOCK).for_each(|i| own[i] = at(members[from], source, i));
@@ -132,7 +150,7 @@ fn issue(program: &[Line], rank: &mut Rank) -> Vec<u64> {
                 let members = GROUPS[group].1;
                 let member = members.iter().position(|&r| r == rank.id).unwrap();
                 let sides = sides(op, members.len(), member, src, dst).map(|s| s.map(|(at, len)| memory.sub(at, len)));
-                if sides == [None, None] {
+                if sides == [None, None] && op != Barrier {
                     continue;
                 }
                 settle(rank, &mut flying, |flight| conflict(&sides, &flight.sides));
@@ -149,19 +167,21 @@ fn issue(program: &[Line], rank: &mut Rank) -> Vec<u64> {
     bits(&download::<f32>(&mut *rank.dev, memory))
 }
 
-#[test]
-fn random_programs_equal_the_sequential_model() {
+crate::properties! {
+    random_programs_equal_the_sequential_model
+}
+
+pub fn random_programs_equal_the_sequential_model(engine: Engine) {
     const LINES: usize = if cfg!(miri) { 20 } else { 2000 };
-    within(LIMIT, || {
-        for (seed, engine) in [(1, Engine::Threads), (2, Engine::Queued { seed: 2 }), (3, Engine::Queued { seed: 3 })] {
-            let program = program(LINES, &mut Random(seed));
-            let want = model(&program);
-            assert!(want.iter().flatten().all(|x| x.is_finite()), "the test shows less where sums overflow");
-            let groups: Vec<_> = GROUPS.map(|(name, members)| (name, members.to_vec())).into();
-            let got = world(engine, RANKS, 4 * BLOCKS * BLOCK, &groups, LIMIT, |rank| issue(&program, rank));
-            for (rank, (got, want)) in got.into_iter().zip(want).enumerate() {
-                assert!(got.unwrap() == bits(&want), "rank {rank}, {engine:?}");
-            }
+    for seed in [engine.seed().unwrap_or(1), 3] {
+        let program = program(LINES, &mut Random(seed));
+        let want = model(&program);
+        assert!(want.iter().flatten().all(|x| x.is_finite()), "the test shows less where sums overflow");
+        let groups: Vec<_> = GROUPS.map(|(name, members)| (name, members.to_vec())).into();
+        let run = |rank: &mut Rank| (rank.id, issue(&program, rank));
+        for result in world(engine, RANKS, 4 * BLOCKS * BLOCK, &groups, LIMIT, run) {
+            let (rank, got) = result.unwrap();
+            assert!(got == bits(&want[rank]), "rank {rank}, {engine:?}");
         }
-    });
+    }
 }

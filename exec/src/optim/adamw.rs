@@ -65,20 +65,21 @@ impl OptimizerConfig {
 
 pub(crate) fn step(dev: &mut dyn Backend, config: &OptimizerConfig, plan: &Plan, mem: &Memory, id: RankId, u: Unit) {
     let own = plan.stepped(u, id);
-    let (n, g) = (own.len(), mem.view(Res::Grad(u, Place(0))));
+    // Gradients and parameters of what this rank keeps; the optimizer's state of what it steps.
+    let (n, kept, part) = (own.len(), plan.kept(u, id), plan.part_range(u, id));
+    let g = mem.view(Res::Grad(u, Place(0))).sub(own.start - part.start, n);
     let [m, v] = mem.view(Res::Opt(u)).sub(0, 2 * n).split([n; 2]);
-    let param = mem.view(Res::Param(u)).sub(own.start, n);
+    let param = mem.view(Res::Param(u)).sub(own.start - kept.start, n);
     let p = if plan.has_master() { mem.view(Res::Opt(u)).sub(2 * n, n) } else { param };
     for run in plan.decay_runs(u, own.clone()) {
-        let (at, len) = (run.range.start, run.range.len());
-        let in_shard = at - own.start;
+        let (at, len) = (run.range.start - own.start, run.range.len());
         dev.run(Op::AdamW {
             g: g.sub(at, len),
             norm: mem.view(Res::Norm),
             hyper: mem.view(Res::Hyper),
-            p: p.sub(in_shard, len),
-            m: m.sub(in_shard, len),
-            v: v.sub(in_shard, len),
+            p: p.sub(at, len),
+            m: m.sub(at, len),
+            v: v.sub(at, len),
             beta1: config.beta1,
             eps: config.eps,
             weight_decay: if run.decay || config.decay_all { config.weight_decay } else { 0.0 },

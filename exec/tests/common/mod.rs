@@ -2,8 +2,11 @@
 #![allow(dead_code)] // each test file uses a part
 use backend::{DType, Heads};
 use exec::{Hyper, Lanes, OptimizerConfig, Rank, State, StepConfig, TypeSums, World};
-use model::{Decoder, Inputs, Phase};
-use plan::{Mesh, Micro, PipelineSchedule, Plan, Recompute, StepShape};
+use model::{Decoder, Inputs, Phase, Tensor};
+use plan::{
+    Mesh, Micro, ParallelConfig, PipelineConfig, PipelineSchedule, Plan, Recompute, SizeConfig, StepShape,
+    TensorConfig, ZeroConfig,
+};
 use schedule::{Action, RankPrograms, lower};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,11 +20,15 @@ pub const TYPES: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pub data: usize,
+    pub tensor: Tensor,
+    /// Ranks of a weight group, in isp.
+    pub weight: usize,
     pub pipeline: usize,
     pub chunks: usize,
     pub layers: usize,
-    /// Ranks of a sharding group.
+    /// Ranks of a sharding group, and the stage: 1 where it is not said.
     pub zero: usize,
+    pub stage: usize,
     pub policy: PipelineSchedule,
     /// `train.reproducible`
     pub leaves: usize,
@@ -33,14 +40,19 @@ pub struct Layout {
     pub dtype: DType,
     pub lanes: Lanes,
     pub threads: usize,
+    /// On the engine of processes, over shared memory, instead of that of threads.
+    pub shared: bool,
 }
 
 pub const ONE: Layout = Layout {
     data: 1,
+    tensor: Tensor::ALONE,
+    weight: 1,
     pipeline: 1,
     chunks: 1,
     layers: 3,
     zero: 1,
+    stage: 1,
     policy: PipelineSchedule::OneFOneB,
     leaves: 0,
     micros: 8,
@@ -49,6 +61,7 @@ pub const ONE: Layout = Layout {
     dtype: DType::F32,
     lanes: Lanes::Direct,
     threads: 1,
+    shared: false,
 };
 
 impl Layout {
@@ -60,11 +73,25 @@ impl Layout {
             init_std: 0.1,
             ..Decoder::llama(VOCAB, 20, self.layers, heads, 28)
         };
-        let mesh = Mesh { data: self.data, pipeline: self.pipeline, chunks: self.chunks, zero: self.zero };
-        let mut plan = Plan::new(model, mesh, self.dtype, T, self.leaves);
+        let mut plan = Plan::new(model, self.mesh(), self.dtype, T, self.leaves);
         plan.recompute = self.recompute;
+        plan.split_backward = self.policy.splits_backward();
         plan.types = TYPES;
         plan
+    }
+
+    /// As a run file would say it.
+    pub fn mesh(&self) -> Mesh {
+        let config = ParallelConfig {
+            tensor: TensorConfig { size: self.tensor.size, mode: self.tensor.mode },
+            pipeline: PipelineConfig { size: self.pipeline, schedule: self.policy, chunks: self.chunks, layers: None },
+            weight: SizeConfig { size: self.weight },
+            expert: SizeConfig { size: 1 },
+            zero: ZeroConfig { stage: self.stage, size: self.zero as isize },
+        };
+        let mesh = config.mesh(self.data * self.tensor.size * self.pipeline).unwrap();
+        assert_eq!(mesh.data, self.data);
+        mesh
     }
 
     pub fn shape(&self) -> StepShape {
@@ -130,10 +157,13 @@ pub fn slab(number: u64) -> Vec<u32> {
 }
 
 pub fn init(rank: &mut Rank) {
-    for spec in rank.params() {
-        let mut w = vec![0.0; spec.len()];
-        model::initial(&spec, 7, 0, &mut w);
-        rank.set(State::Param, &spec, 0, &w);
+    for (part, whole) in rank.parts() {
+        // Rows that fill up the vocabulary are zeros.
+        let mut w = vec![0.0; part.len()];
+        for (here, there, len) in rank.plan.stretches(rank.id, &part, &whole, 0..part.len()) {
+            model::initial(&whole, 7, there, &mut w[here..here + len]);
+        }
+        rank.set(State::Param, &part, 0, &w);
     }
 }
 
@@ -157,7 +187,7 @@ pub fn train_actions(layout: &Layout, actions: &[Vec<Action>], steps: u64) -> Ou
 
 pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps: u64) -> Outcome {
     let shape = layout.shape();
-    let ranks = world.launch(layout.programs(actions), |rank| {
+    let body = |rank: &mut Rank| {
         init(rank);
         let mut results = vec![];
         for index in 0..steps {
@@ -166,19 +196,27 @@ pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps
         }
         rank.finish().unwrap();
         let mut state = vec![];
-        for spec in rank.params() {
-            for (name, part, range) in [
-                ("param", State::Param, if rank.plan.has_master() { rank.stepped(&spec) } else { 0..spec.len() }),
-                ("exp_avg", State::ExpAvg, rank.stepped(&spec)),
-                ("exp_avg_sq", State::ExpAvgSq, rank.stepped(&spec)),
+        for (part, whole) in rank.parts() {
+            let (stepped, kept) = (rank.stepped(&part), rank.kept(&part));
+            for (name, of, range) in [
+                ("param", State::Param, if rank.plan.has_master() { stepped.clone() } else { kept }),
+                ("exp_avg", State::ExpAvg, stepped.clone()),
+                ("exp_avg_sq", State::ExpAvgSq, stepped),
             ] {
-                let at = range.start;
-                let bits: Vec<u32> = rank.get(part, &spec, range).into_iter().map(f32::to_bits).collect();
-                state.push((format!("{name} {}", spec.name), at, spec.len(), bits));
+                for (here, there, len) in rank.plan.stretches(rank.id, &part, &whole, range) {
+                    let values = rank.get(of, &part, here..here + len);
+                    let bits: Vec<u32> = values.into_iter().map(f32::to_bits).collect();
+                    state.push((format!("{name} {}", whole.name), there, whole.len(), bits));
+                }
             }
         }
         (results, state)
-    });
+    };
+    let programs = layout.programs(actions);
+    let ranks = match layout.shared {
+        false => world.launch(programs, body),
+        true => world.launch_on(processes(programs.len(), world.timeout), programs, body),
+    };
     let mut held: BTreeMap<(String, usize, usize), Vec<u32>> = BTreeMap::new();
     let mut out = Outcome { losses: vec![], norms: vec![], types: vec![], state: BTreeMap::new() };
     for (results, state) in ranks {
@@ -197,4 +235,11 @@ pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps
         }
     }
     out
+}
+
+/// The engine of processes, with all ranks in this one.
+fn processes(n: usize, timeout: Duration) -> Vec<comm::Processes> {
+    let memory = tempfile::tempfile().unwrap();
+    memory.set_len(comm::shared_bytes(n) as u64).unwrap();
+    (0..n).map(|rank| comm::shared(&memory, rank, n, timeout).unwrap()).collect()
 }

@@ -220,12 +220,36 @@ fn layouts() {
                 all,
                 &[
                     "parallel.pipeline.size = 2 does not divide the 3 ranks; try one of 1, 3, or --ranks 4",
-                    "parallel.tensor.size = 2: tensor parallelism is not supported yet; use 1",
-                    "parallel.weight.size = 4: weight parallelism is not supported yet; use 1",
+                    "parallel.weight.size = 4 with parallel.tensor.mode = \"mtp\": only isp cuts weights over a group of their own",
                     "parallel.expert.size = 0: must be at least 1; 1 means off",
-                    "parallel.zero.stage = 3: not supported yet; use 0 or 1",
                     "train.micro_batches = 70000 is more than 65536",
                 ],
+            ),
+            (
+                "--ranks 6 --set parallel.tensor.size=4 --set parallel.zero.stage=4",
+                &[
+                    "parallel.tensor.size = 4 does not divide the 6 ranks at a place of the pipeline (6 ranks over 1); try one of 1, 2, 3, 6, or --ranks 8",
+                    "parallel.zero.stage = 4: there are stages 0 to 3",
+                ],
+            ),
+            (
+                "--ranks 8 --set parallel.tensor.size=8",
+                &["parallel.tensor.size = 8 does not divide the 4 attention heads"],
+            ),
+            (
+                "--ranks 4 --set parallel.tensor.mode=isp --set parallel.weight.size=3 --set parallel.zero.stage=2",
+                &[
+                    "parallel.weight.size = 3 does not divide the 4 ranks at a place of the pipeline; try one of 1, 2, 4",
+                    "parallel.zero.stage = 2 with parallel.tensor.mode = \"isp\", where parallel.weight.size already cuts",
+                ],
+            ),
+            (
+                "--ranks 2 --set parallel.tensor.size=2 --set parallel.tensor.mode=msp --set data.seq_len=15 --set data.micro_batch_size=1",
+                &["parallel.tensor.size = 2 does not divide the 15 tokens of a micro-batch"],
+            ),
+            (
+                "--ranks 2 --set train.reproducible=2 --set train.micro_batches=2 --set parallel.zero.stage=3",
+                &["train.reproducible = 2 with gradients added up after every micro-batch", "use 4"],
             ),
             (
                 "--ranks 8 --set parallel.pipeline.size=8",

@@ -52,6 +52,8 @@ pub fn order(policy: PipelineSchedule, mesh: Mesh, rank: RankId, micros: usize) 
             one_f_one_b::order(Stage(place), mesh.pipeline, micros).into_iter().map(alone).collect()
         }
         PipelineSchedule::Interleaved => interleaved::order(place, mesh.pipeline, mesh.chunks, micros),
+        PipelineSchedule::ZbH1 => zb_h1::order(place, mesh.pipeline, mesh.chunks, micros),
+        PipelineSchedule::Zbv => zbv::order(place, mesh.pipeline, micros),
     }
 }
 

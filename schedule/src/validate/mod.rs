@@ -5,7 +5,9 @@
 //! made without it. [`world`](check_world) runs all ranks without data on a virtual clock: same operations in the same
 //! order on every lane, and no deadlock. Both are written against what a step *is*, not against what `lower` emits.
 mod meaning;
+mod sums;
 mod travel;
+mod whole;
 mod world;
 
 pub use meaning::check as check_rank;

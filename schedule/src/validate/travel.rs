@@ -13,11 +13,17 @@ impl State<'_> {
                 if u.0 + 1 != self.plan.units(stage).end || to.0 != stage.0 + 1 {
                     return Err(format!("stage {} hands only its last output to the next stage", stage.0));
                 }
+                if self.stays(stage, to) {
+                    return Err("this rank has that stage itself".into());
+                }
                 self.need(Action::Forward { u, m })
             }
             Res::Dx(m) => {
                 if !self.has(to.0 + 1) {
                     return Err("gradients go to the previous stage".into());
+                }
+                if self.stays(Stage(to.0 + 1), to) {
+                    return Err("this rank has that stage itself".into());
                 }
                 if self.dx.get(&m) == Some(&Unit(self.plan.units(to).end - 1)) {
                     return Ok(());

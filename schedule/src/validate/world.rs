@@ -32,13 +32,13 @@ struct World<'a> {
 pub fn check(plan: &Plan, programs: &[Program]) -> Result<(), String> {
     let ranks = programs.len();
     let here: HashSet<RankId> = programs.iter().map(|p| p.rank).collect();
-    let group = |rank: RankId, lane| plan.mesh.group(rank, lane).into_iter().filter(|r| here.contains(r)).collect();
+    let group = |rank: RankId, lane| plan.group(rank, lane).into_iter().filter(|r| here.contains(r)).collect();
     let groups = here.iter().flat_map(|&rank| LANES.map(|lane| ((lane, rank), group(rank, lane)))).collect();
     let mut w = World { plan, programs, groups, clock: vec![0; ranks], ends: HashMap::new() };
     loop {
         let mut moved = false;
         for r in 0..ranks {
-            while w.clock[r] < STEPS * programs[r].actions.len() && w.blocked_on(r).is_empty() {
+            while w.clock[r] < STEPS * programs[r].actions.len() && w.blocked_on(r).is_empty() && w.meets(r)? {
                 w.issue(r);
                 moved = true;
             }
@@ -72,7 +72,7 @@ impl World<'_> {
                 return false; // of the step before the first
             }
             let clock = if j < i { step * n + j } else { (step - 1) * n + j };
-            let lane = self.programs[r].actions[j].lane();
+            let lane = self.programs[r].actions[j].lane(self.plan);
             let end = &self.ends[&(lane, self.programs[r].rank)];
             end.issued[end.ended..].iter().any(|(c, _)| *c == clock)
         };
@@ -80,10 +80,37 @@ impl World<'_> {
         waits.iter().filter(open).map(|&j| self.programs[r].actions[j]).collect()
     }
 
+    /// The members of a tensor-parallel group talk inside a computation: all of them have come to it.
+    fn meets(&self, r: usize) -> Result<bool, String> {
+        let (_, i, action) = self.action(r);
+        if !action.talks(self.plan) {
+            return Ok(true);
+        }
+        for peer in &self.groups[&(Lane::Tensor, self.programs[r].rank)] {
+            let at = self.programs.iter().position(|p| p.rank == *peer).expect("it is here");
+            match self.programs[at].actions.get(i) {
+                Some(other) if *other == action => {}
+                other => {
+                    return Err(format!(
+                        "{} is `{}` on rank {}: members of a tensor-parallel group have equal programs",
+                        text::place(self.plan, self.programs[r].rank, i, &action),
+                        other.map_or("nothing".into(), |a| a.show(self.plan)),
+                        peer.0
+                    ));
+                }
+            }
+            if self.clock[at] < self.clock[r] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn issue(&mut self, r: usize) {
         let (_, _, action) = self.action(r);
-        if action.lane() != Lane::Compute {
-            self.ends.entry((action.lane(), self.programs[r].rank)).or_default().issued.push((self.clock[r], action));
+        let lane = action.lane(self.plan);
+        if lane != Lane::Compute {
+            self.ends.entry((lane, self.programs[r].rank)).or_default().issued.push((self.clock[r], action));
         }
         self.clock[r] += 1;
     }

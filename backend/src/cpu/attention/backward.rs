@@ -47,7 +47,7 @@ pub fn backward<E: Vectors>(
         d_o,
         dqkv: Shared::new(dqkv, heads.qkv()),
     };
-    match Finished::new(scores, heads) {
+    match Finished::new(scores) {
         None => call.run(segments, Plain),
         Some(finished) => call.run(segments, finished),
     }

@@ -49,7 +49,7 @@ pub fn cached<E: Vectors>(
         cache: [keys, values].map(|x| Rows::of(x, width, 0, start + n, 0, width)),
         o: Shared::new(o, heads.out()),
     };
-    match Finished::new(scores, heads) {
+    match Finished::new(scores) {
         None => call.run(Plain),
         Some(finished) => call.run(finished),
     }

@@ -48,7 +48,7 @@ pub fn forward<E: Vectors>(
             }
         });
     }
-    match Finished::new(scores, heads) {
+    match Finished::new(scores) {
         None => call.run(blocks, Plain),
         Some(finished) => call.run(blocks, finished),
     }

@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn scratch_is_linear_in_the_length() {
         for (n, kv, dim) in [(1, 1, 8), (12, 4, 64), (32, 1, 128)] {
-            let scores = Scores { scale: 1.0, cap: None, window: None, alibi: false };
+            let scores = Scores { scale: 1.0, cap: None, window: None, alibi: None };
             let shape = Shape::new(Heads { n, kv, dim }, scores);
             let width = shape.padded + 2;
             for t in [1 << 15, 1 << 20] {

@@ -1,7 +1,7 @@
 //! What becomes of the products of queries and keys. Everything is to base 2: queries are packed with scale · log₂e, so that
 //! p = 2^(s - lse) costs no multiplication.
 use crate::cpu::lanes::{LANES, Lanes, Vectors};
-use crate::{Heads, Scores};
+use crate::{Scores, Slopes};
 use std::f64::consts::LOG2_E;
 
 /// How products become scores; chosen before the loops, so that plain ones cost nothing.
@@ -36,15 +36,14 @@ impl<E: Vectors> Scoring<E> for Plain {
 pub struct Finished<E> {
     /// cap log₂e, 1 / that
     cap: Option<[E; 2]>,
-    /// Of ALiBi's heads.
-    alibi: Option<usize>,
+    alibi: Option<Slopes>,
 }
 
 impl<E: Vectors> Finished<E> {
     /// None: plain ones.
-    pub fn new(scores: Scores, heads: Heads) -> Option<Finished<E>> {
+    pub fn new(scores: Scores) -> Option<Finished<E>> {
         let cap = scores.cap.map(|cap| [cap * LOG2_E, 1.0 / (cap * LOG2_E)].map(E::of));
-        let alibi = scores.alibi.then_some(heads.n);
+        let alibi = scores.alibi;
         (cap.is_some() || alibi.is_some()).then_some(Finished { cap, alibi })
     }
 }
@@ -53,7 +52,7 @@ impl<E: Vectors> Scoring<E> for Finished<E> {
     const CAPPED: bool = true;
     #[inline(always)]
     fn slope(self, head: usize) -> E {
-        self.alibi.map_or(E::ZERO, |n| E::of(slope(head, n) * LOG2_E))
+        self.alibi.map_or(E::ZERO, |Slopes { first, of }| E::of(slope(first + head, of) * LOG2_E))
     }
     #[inline(always)]
     fn finish<L: Lanes<E>>(self, mut s: L, slope: E, distance: isize, capped: impl FnOnce(L)) -> L {

@@ -1,6 +1,6 @@
 //! Attention: every way of making scores, several segments, grouped heads, more tokens than a tile has.
 use super::check;
-use crate::device::{draw, heads, indices, plain, rope_table, scores};
+use crate::device::{alibi, draw, heads, indices, plain, rope_table, scores};
 use backend::{Heads, Pairs, Scores};
 
 fn attention(heads: Heads, cu_seqlens: &[u32], scores: Scores) {
@@ -67,9 +67,9 @@ fn with_every_kind_of_scores() {
 fn beyond_a_tile_of_queries() {
     let heads = heads(2, 1, 2);
     let plain = plain(heads);
-    let all = Scores { scale: 0.8, cap: Some(2.0), window: Some(66), alibi: true };
+    let all = Scores { scale: 0.8, cap: Some(2.0), window: Some(66), alibi: alibi(heads) };
     let windows = [3, 64, 65, 100].map(|window| Scores { window: Some(window), ..plain });
-    let alone = [Scores { cap: Some(1.5), ..plain }, Scores { alibi: true, ..plain }, all];
+    let alone = [Scores { cap: Some(1.5), ..plain }, Scores { alibi: alibi(heads), ..plain }, all];
     for scores in windows.into_iter().chain(alone) {
         attention(heads, &[0, 2, 106], scores);
     }

@@ -1,0 +1,73 @@
+//! The engine of ranks that are threads: a table where the members of a group find its board.
+use super::{Board, End};
+use crate::{CommError, Communicator, Engine};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// One rank of a world of threads.
+pub struct Threads {
+    rank: usize,
+    /// How often this rank has joined a group of that name and those members.
+    joined: Mutex<HashMap<Group, usize>>,
+    timeout: Duration,
+    table: Arc<Mutex<Table>>,
+}
+
+type Group = (String, Vec<usize>);
+
+struct Table {
+    /// Those that not all members have joined, and who has.
+    boards: HashMap<(Group, usize), (Arc<Board>, Vec<bool>)>,
+    /// Ranks whose engine was dropped, in a panic too: they join nothing any more.
+    gone: Vec<bool>,
+}
+
+impl Threads {
+    /// Ranks `0..n`, for a thread each. A member that is `timeout` late is an error.
+    pub fn world(n: usize, timeout: Duration) -> Vec<Threads> {
+        let table = Arc::new(Mutex::new(Table { boards: HashMap::new(), gone: vec![false; n] }));
+        (0..n).map(|rank| Threads { rank, joined: Mutex::default(), timeout, table: table.clone() }).collect()
+    }
+}
+
+impl Engine for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn join(&self, name: &str, members: &[usize]) -> Result<Box<dyn Communicator>, CommError> {
+        let place = super::place(self.rank, members);
+        let group = (name.to_string(), members.to_vec());
+        let mut joined = self.joined.lock().unwrap();
+        let nth = joined.entry(group.clone()).or_default();
+        let key = (group, *nth);
+        *nth += 1;
+        let mut table = self.table.lock().unwrap();
+        let Table { boards, gone } = &mut *table;
+        let (board, here) = boards.entry(key.clone()).or_insert_with(|| {
+            let board = Board::new(name, members, self.timeout);
+            members.iter().enumerate().filter(|(_, rank)| gone[**rank]).for_each(|(member, _)| board.leave(member));
+            (board, vec![false; members.len()])
+        });
+        here[place] = true;
+        let end = End::new(place, board.clone());
+        if here.iter().all(|here| *here) {
+            boards.remove(&key);
+        }
+        Ok(Box::new(end))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // A poisoned table is loud by itself.
+        let Ok(mut table) = self.table.lock() else { return };
+        table.gone[self.rank] = true;
+        for (((_, members), _), (board, here)) in &table.boards {
+            if let Some(member) = members.iter().position(|rank| *rank == self.rank).filter(|member| !here[*member]) {
+                board.leave(member);
+            }
+        }
+    }
+}
