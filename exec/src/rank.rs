@@ -43,7 +43,8 @@ pub struct Rank {
     pub(crate) marks: Vec<Mark>,
     /// What was computed or put into memory outside of the current program: all of it comes before its transfers.
     pub(crate) before: Mark,
-    pub(crate) clock: Option<Clock>,
+    /// By which it notes when each action begins and ends.
+    pub clock: Option<Clock>,
     /// Bytes sent on each lane.
     pub(crate) sent: [f64; LANES.len()],
     /// When each action of the last step began and ended; a transfer ends when it is waited for.

@@ -13,6 +13,7 @@ mod job;
 mod launch;
 mod log;
 mod lr;
+mod page;
 mod prepare;
 mod report;
 mod sampling;

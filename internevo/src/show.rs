@@ -2,6 +2,7 @@
 use crate::args::RunFile;
 use crate::config::RunConfig;
 use crate::job::{self, Job, human};
+use crate::page;
 use anyhow::{Context, Result, bail};
 use checkpoint::HfDir;
 use data::Tokenizer;
@@ -10,6 +11,7 @@ use plan::RankId;
 use schedule::{Program, RankPrograms, pipeline, text};
 use serde_json::json;
 use std::io::{BufWriter, Write, stdout};
+use std::path::PathBuf;
 
 /// What a run will need: parameters, FLOPs per token, memory by kind. Nothing is loaded or run.
 #[derive(clap::Args)]
@@ -24,14 +26,25 @@ pub struct PlanArgs {
 /// Print the step of a run: the passes of each stage, then every rank's actions in order.
 ///
 /// The output can be edited and run with `internevo train RUN.toml --program FILE`: a legal reordering gives the same
-/// bits, an illegal one is refused by name.
+/// bits, an illegal one is refused by name. With --html nothing is printed but a summary.
 #[derive(clap::Args)]
+// A measured step has no run file.
+#[command(mut_arg("config", |config| config.required(false)))]
 pub struct ScheduleArgs {
     #[command(flatten)]
-    run: RunFile,
+    run: Option<RunFile>,
     /// Only this rank
     #[arg(long)]
     rank: Option<usize>,
+    /// Write a page that shows the step in time: all ranks and lanes, simulated
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// On which machine: h100, h200, cpu, or a TOML file like those of profiles/
+    #[arg(long, default_value = "h100", value_name = "NAME", requires = "html")]
+    profile: String,
+    /// Show a step that was measured: what metrics.trace_steps wrote. Takes no run file
+    #[arg(long, value_name = "JSON", requires = "html")]
+    trace: Option<PathBuf>,
 }
 
 fn job(file: &RunFile) -> Result<(RunConfig, Job)> {
@@ -106,7 +119,16 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
 }
 
 pub fn schedule(args: &ScheduleArgs) -> Result<()> {
-    let (config, job) = job(&args.run)?;
+    let run = match (&args.run, &args.trace) {
+        (None, Some(trace)) => return page::measured(trace, args.html.as_ref().expect("clap requires it")),
+        (Some(_), Some(_)) => bail!("--trace shows what was measured and needs no run file; leave out one of them"),
+        (None, None) => bail!("which run? give its file, as in `internevo schedule RUN.toml`"),
+        (Some(run), None) => run,
+    };
+    let (config, job) = job(run)?;
+    if let Some(file) = &args.html {
+        return page::simulated(&config, &job, &args.profile, file);
+    }
     let (plan, shape) = (&job.plan, job.full());
     let ranks = plan.mesh.world();
     if args.rank.is_some_and(|r| r >= ranks) {

@@ -17,10 +17,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plan", &["model"]),
     ("schedule", &["plan"]),
     ("exec", &["schedule"]),
+    ("sim", &["exec"]),
     ("data", &[]),
     ("pyconfig", &[]),
     ("checkpoint", &["plan"]),
-    ("internevo", &["exec", "data", "checkpoint", "pyconfig"]),
+    ("internevo", &["sim", "data", "checkpoint", "pyconfig"]),
     ("xtask", &[]),
 ];
 
