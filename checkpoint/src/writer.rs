@@ -47,11 +47,7 @@ impl Writer {
         })
     }
 
-    fn each(
-        dir: &Path,
-        contents: &[Contents],
-        file: impl Fn(&Path, &Header) -> Result<File>,
-    ) -> Result<Writer> {
+    fn each(dir: &Path, contents: &[Contents], file: impl Fn(&Path, &Header) -> Result<File>) -> Result<Writer> {
         let mut out = Writer { files: vec![], places: HashMap::new() };
         for contents in contents {
             let (path, header) = (dir.join(&contents.file), Header::new(&contents.tensors));
