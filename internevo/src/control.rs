@@ -29,7 +29,7 @@ trait Line: Send {
     /// At rank 0: whether any rank was told to stop, as this one was if `here`.
     fn stop(&mut self, here: bool) -> Result<bool>;
     /// What lies behind the error of a rank, which others may have to know.
-    fn cause(&mut self, rank: usize, error: anyhow::Error) -> anyhow::Error;
+    fn cause(self: Box<Self>, error: anyhow::Error) -> anyhow::Error;
     fn leave(self: Box<Self>) -> Result<()>;
 }
 
@@ -115,9 +115,9 @@ impl Control {
         self.line.stop(here)
     }
 
-    /// For a rank that has failed: its error, with what lies behind it.
-    pub fn cause(&mut self, error: anyhow::Error) -> anyhow::Error {
-        self.line.cause(self.rank, error)
+    /// The end of a rank that has failed: its error, with what lies behind it.
+    pub fn cause(self, error: anyhow::Error) -> anyhow::Error {
+        self.line.cause(error)
     }
 
     /// When all is done.
@@ -158,7 +158,7 @@ impl Line for Channels {
     fn stop(&mut self, here: bool) -> Result<bool> {
         Ok(here)
     }
-    fn cause(&mut self, _: usize, error: anyhow::Error) -> anyhow::Error {
+    fn cause(self: Box<Self>, error: anyhow::Error) -> anyhow::Error {
         error
     }
     fn leave(self: Box<Self>) -> Result<()> {
@@ -213,18 +213,12 @@ mod tests {
     }
 
     /// What `act` gives on each rank.
-    fn each<T: Send>(world: Vec<Control>, act: impl Fn(usize, &mut Control) -> T + Sync) -> Vec<T> {
+    fn each<T: Send>(world: Vec<Control>, act: impl Fn(usize, Control) -> T + Sync) -> Vec<T> {
         let act = &act;
         std::thread::scope(|scope| {
-            let ranks = world.into_iter().map(|mut control| {
-                scope.spawn(move || {
-                    let result = act(control.rank, &mut control);
-                    let left = control.leave();
-                    (result, left)
-                })
-            });
-            let ranks: Vec<_> = ranks.collect();
-            ranks.into_iter().map(|rank| rank.join().unwrap().0).collect()
+            let start = |control: Control| scope.spawn(move || act(control.rank, control));
+            let ranks: Vec<_> = world.into_iter().map(start).collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         })
     }
 
@@ -232,12 +226,13 @@ mod tests {
     fn words_go_both_ways_on_every_line() {
         for world in [threads, processes] {
             let long = "x".repeat(300_000);
-            let heard = each(world(), |rank, control| {
+            let heard = each(world(), |rank, mut control| {
                 let mut heard = vec![];
                 for round in 0..3 {
                     heard.push(control.agree(|| Ok(format!("{round} {long}"))).unwrap().len().to_string());
                     heard.extend(control.gather(format!("{rank}.{round}")).unwrap());
                 }
+                control.leave().unwrap();
                 heard
             });
             let n = (long.len() + 2).to_string();
@@ -250,9 +245,9 @@ mod tests {
     #[test]
     fn the_failure_of_rank_0_is_everyones() {
         for world in [threads, processes] {
-            let errors = each(world(), |_, control| {
+            let errors = each(world(), |_, mut control| {
                 let refused: Result<()> = control.first(|| bail!("no disk"));
-                format!("{:#}", refused.unwrap_err())
+                format!("{:#}", control.cause(refused.unwrap_err()))
             });
             assert_eq!(errors, ["no disk", "rank 0 ended: no disk", "rank 0 ended: no disk"]);
         }
@@ -260,25 +255,30 @@ mod tests {
 
     #[test]
     fn a_rank_that_is_told_to_stop_tells_rank_0() {
-        let stops = each(processes(), |rank, control| {
+        let stops = each(processes(), |rank, mut control| {
             let before = control.stop(rank == 2).unwrap();
             control.gather(()).unwrap();
-            [before, control.stop(false).unwrap()]
+            let after = control.stop(false).unwrap();
+            control.leave().unwrap();
+            [before, after]
         });
         assert!(stops[0][1]);
     }
 
     #[test]
     fn the_failure_of_another_rank_is_told_with_its_reason() {
-        let errors = each(processes(), |rank, control| {
-            let error = match rank {
-                1 => anyhow!("the file is damaged"),
-                _ => Gone("the engine has lost a rank".into()).into(),
-            };
-            format!("{:#}", control.cause(error))
-        });
-        assert_eq!(errors[0], "rank 1 failed: the file is damaged: the engine has lost a rank");
-        assert_eq!(errors[1], "the file is damaged");
-        assert_eq!(errors[0], errors[2]);
+        for failing in 0..3 {
+            let errors = each(processes(), |rank, control| {
+                let error = match rank {
+                    _ if rank == failing => anyhow!("the file is damaged"),
+                    _ => CommError::Closed { comm: "data".into() }.into(),
+                };
+                format!("{:#}", control.cause(error))
+            });
+            for (rank, error) in errors.iter().enumerate() {
+                let told = format!("rank {failing} failed: the file is damaged: data: this process has left its world");
+                assert_eq!(*error, if rank == failing { "the file is damaged".into() } else { told });
+            }
+        }
     }
 }
