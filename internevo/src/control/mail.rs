@@ -82,8 +82,9 @@ impl Line for Mail {
         let followed = follows(&error);
         let error = if followed { self.explained(error) } else { self.told(error) };
         if self.rank == 0 {
-            // The store goes with it.
+            // The store goes with it, and with the whole process: those that end when it does come after its last words.
             thread::sleep(LINGER);
+            std::mem::forget(self);
         } else if followed {
             // Nobody sets this: the answer is that a rank is gone, or that nobody answers any more.
             let _ = self.store.wait(NEVER, REASON);
