@@ -31,7 +31,7 @@ impl RunFolder {
     }
 
     /// As another process than that of rank 0, which has locked it as process `locker` and said where to begin.
-    pub fn follow(config: &RunConfig, fresh: bool, locker: u32) -> Result<RunFolder> {
+    pub fn follow(config: &RunConfig, locker: u32) -> Result<RunFolder> {
         let path = config.folder();
         let lock = path.join(LOCK);
         if fs::read_to_string(&lock).unwrap_or_default() != line(locker) {
@@ -40,7 +40,8 @@ impl RunFolder {
                 lock.display()
             );
         }
-        Ok(RunFolder { path, fresh, _lock: None })
+        // Rank 0 has begun it, so nothing is fresh any more.
+        Ok(RunFolder { path, fresh: false, _lock: None })
     }
 
     fn start(&self, config: &RunConfig, resume: bool) -> Result<Start> {

@@ -91,7 +91,7 @@ fn begin(
     let (folder, tokenizer) = match own {
         Some(own) => own,
         None => {
-            let folder = RunFolder::follow(config, args.fresh, locker)?;
+            let folder = RunFolder::follow(config, locker)?;
             let tokenizer = has_tokenizer.then(|| Tokenizer::load(&folder.tokenizer())).transpose()?;
             (folder, tokenizer)
         }
