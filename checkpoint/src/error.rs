@@ -14,6 +14,11 @@ pub enum CheckpointError {
         .path.display()
     )]
     NoSpace { path: PathBuf, bytes: u64, total: u64, cause: io::Error },
+    #[error(
+        "cannot open {}, which rank 0 has just made: {cause}; output must be on a file system that all ranks share",
+        .path.display()
+    )]
+    NotShared { path: PathBuf, cause: io::Error },
     #[error("{} is there already and is never overwritten; move it away or choose another name", .path.display())]
     Exists { path: PathBuf },
     #[error("{}: {cause}; repair the file or take it from its source again", .path.display())]

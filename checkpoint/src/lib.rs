@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A checkpoint is a Hugging Face directory with something added, so [`HfDir`] reads both. Nothing in it depends on how
-//! the run was laid out: ranks [`Save::write`] and [`Training::read`] ranges of elements of named parameters.
+//! the run was laid out: ranks [`Save::write`] (or [`Share::write`]) and [`Training::read`] ranges of elements of named parameters.
 //!
 //! A folder `step_N` is whole or absent. It is filled as `step_N.tmp`, flushed to the disk and only then renamed.
 //! [`Save`] tells that story; [`list`], [`newest`], [`rewind`] and [`prune`] deal with the folders of a run.
@@ -20,14 +20,18 @@ mod error;
 mod folder;
 mod hf;
 mod json;
+mod layout;
 mod reader;
 mod save;
+mod share;
 mod spelling;
 mod training;
 mod writer;
+mod written;
 
 pub use error::CheckpointError;
 pub use folder::{Found, list, newest, prune, rewind};
 pub use hf::HfDir;
 pub use save::Save;
+pub use share::Share;
 pub use training::{Part, Training};

@@ -1,9 +1,10 @@
 //! A checkpoint being written.
 //!
 //! All files have their final size before the first element is written, so a full disk is found while nothing is lost,
-//! and rank threads write the ranges they own in any order. [`Save::commit`] flushes everything to the disk before the
-//! folder gets its name, and the name itself before it returns. A process that dies before that leaves `step_N.tmp`,
-//! which the next save of that name or [`crate::rewind`] removes.
+//! and ranks write what they own in any order: rank 0 with [`Save::write`], the others each with a [`crate::Share`], of
+//! which it hears by [`Save::add`]. [`Save::commit`] flushes everything to the disk before the folder gets its name, and
+//! the name itself before it returns. A process that dies before that leaves `step_N.tmp`, which the next save of that
+//! name or [`crate::rewind`] removes.
 use crate::contents;
 use crate::coverage::Coverage;
 use crate::disk;
@@ -11,9 +12,10 @@ use crate::error::{CheckpointError, Result};
 use crate::folder::TMP;
 use crate::hf::{CONFIG, INDEX};
 use crate::json;
-use crate::spelling::Spelling;
-use crate::training::{HEAD, MOMENTS, Part, RAW_HEAD, STATE, TRAINING};
+use crate::layout::Layout;
+use crate::training::{Part, STATE, TRAINING};
 use crate::writer::Writer;
+use crate::written::Written;
 use model::{Decoder, Family, models};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -21,26 +23,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 /// Data of a weights file.
-const SHARD_BYTES: u64 = 5_000_000_000;
+pub(crate) const SHARD_BYTES: u64 = 5_000_000_000;
 
 pub struct Save {
     dir: PathBuf,
     draft: Draft,
-    spelling: Spelling,
-    /// Of the optimizer's tensors, without their prefix.
-    own: Spelling,
-    head: Option<UnitHead>,
+    layout: Layout,
     files: Writer,
     written: Mutex<HashMap<(Part, String), Coverage>>,
-}
-
-/// The head's matrix, whose rows the directory has normalised.
-struct UnitHead {
-    /// Its tensor in the directory.
-    tensor: String,
-    shape: [usize; 2],
-    /// The matrix itself lies with the optimizer's state.
-    raw: bool,
 }
 
 impl Save {
@@ -57,28 +47,18 @@ impl Save {
         let draft = Draft::create(&dir)?;
         json::write(&draft.0.join(CONFIG), &models::to_json(decoder, family))?;
 
-        let (spelling, table) = (Spelling::new(decoder, family), decoder.table());
-        let head = models::stores_unit_rows(family, decoder).then(|| {
-            let tensor = spelling.tensor_of(HEAD).expect("a head that is not tied").name.clone();
-            UnitHead { tensor, shape: [decoder.vocab, decoder.hidden], raw: with_optimizer }
-        });
-        let mut contents = contents::weights(&spelling, limit);
-        if contents.len() > 1 {
-            json::write(&draft.0.join(INDEX), &contents::index(&contents))?;
+        let layout = Layout::new(decoder, family, with_optimizer, limit);
+        let weights = if with_optimizer { layout.contents.len() - 1 } else { layout.contents.len() };
+        if weights > 1 {
+            json::write(&draft.0.join(INDEX), &contents::index(&layout.contents[..weights]))?;
         }
-        let mut parts = vec![Part::Param];
         if with_optimizer {
             disk::create(&draft.0.join(TRAINING))?;
-            let raw = table.iter().find(|spec| head.is_some() && spec.name == HEAD);
-            contents.push(contents::optimizer(&table, raw));
-            parts.extend(MOMENTS);
         }
-        let coverage = parts
-            .iter()
-            .flat_map(|part| table.iter().map(|spec| ((*part, spec.name.clone()), Coverage::new(spec.len()))));
+        let coverage = layout.tensors.iter().map(|(part, name, len)| ((*part, name.clone()), Coverage::new(*len)));
         let written = Mutex::new(coverage.collect());
-        let files = Writer::create(&draft.0, &contents)?;
-        Ok(Save { dir, draft, spelling, own: Spelling::own(decoder), head, files, written })
+        let files = Writer::create(&draft.0, &layout.contents)?;
+        Ok(Save { dir, draft, layout, files, written })
     }
 
     /// Elements `start ..` of a parameter of the decoder's table. Each element is written once.
@@ -86,37 +66,22 @@ impl Save {
         if data.is_empty() {
             return Ok(());
         }
-        let mut written = self.written.lock().expect("no writer panics");
-        let fresh = written.get_mut(&(part, name.to_string())).is_some_and(|c| c.add(start, data.len()));
-        drop(written);
-        assert!(fresh, "elements {start} + {} of {name} ({part:?}) do not exist or are written again", data.len());
-        if part == Part::Param && name == HEAD && self.head.as_ref().is_some_and(|head| head.raw) {
-            self.files.write(RAW_HEAD, start, data)?;
-        }
-        match part {
-            Part::Param => self
-                .spelling
-                .stretches(name, start, data.len())
-                .try_for_each(|s| self.files.write(s.tensor, s.at, &data[s.range])),
-            Part::ExpAvg | Part::ExpAvgSq => self
-                .own
-                .stretches(name, start, data.len())
-                .try_for_each(|s| self.files.write(&part.tensor(s.tensor), s.at, &data[s.range])),
-        }
+        self.cover(part, name, start, data.len());
+        self.layout.write(&self.files, part, name, start, data)
     }
 
-    /// A rank may have written parts of rows, so rows are normalised when all are there.
-    fn normalise_head(&self) -> Result<()> {
-        let Some(UnitHead { tensor, shape: [rows, width], .. }) = &self.head else { return Ok(()) };
-        let mut row = vec![0.0; *width];
-        for start in (0..*rows).map(|i| i * width) {
-            self.files.read(tensor, start, &mut row)?;
-            // As `Op::UnitRows`.
-            let norm = row.iter().map(|x| (*x as f64).powi(2)).sum::<f64>().sqrt().max(1e-12);
-            row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
-            self.files.write(tensor, start, &row)?;
-        }
-        Ok(())
+    /// What another rank has written, as [`crate::Share::finish`] says.
+    pub fn add(&self, rank: usize, report: &str) {
+        let written = Written::decode(report);
+        let written = written.unwrap_or_else(|| panic!("rank {rank} tells of no ranges: {report}"));
+        written.ranges().for_each(|(part, name, start, len)| self.cover(part, name, start, len));
+    }
+
+    fn cover(&self, part: Part, name: &str, start: usize, len: usize) {
+        let mut written = self.written.lock().expect("no writer panics");
+        let fresh = written.get_mut(&(part, name.to_string())).is_some_and(|c| c.add(start, len));
+        drop(written);
+        assert!(fresh, "elements {start} + {len} of {name} ({part:?}) do not exist or are written again");
     }
 
     /// The folder under its temporary name: the place for tokenizer files and generation_config.json.
@@ -139,7 +104,7 @@ impl Save {
         for ((part, name), coverage) in self.written.lock().expect("no writer panics").iter() {
             assert_eq!(coverage.hole(), None, "the first element of {name} ({part:?}) that was not written");
         }
-        self.normalise_head()?;
+        self.layout.normalise_head(&self.files)?;
         disk::sync_tree(&self.draft.0)?;
         disk::rename(&self.draft.0, &self.dir)
     }

@@ -28,23 +28,41 @@ struct Place {
 
 impl Writer {
     pub fn create(dir: &Path, contents: &[Contents]) -> Result<Writer> {
-        let headers: Vec<Header> = contents.iter().map(|c| Header::new(&c.tensors)).collect();
-        let total = headers.iter().map(|h| h.file_bytes).sum();
-        let mut out = Writer { files: vec![], places: HashMap::new() };
-        for (contents, header) in contents.iter().zip(&headers) {
-            let path = dir.join(&contents.file);
+        let total = contents.iter().map(|c| Header::new(&c.tensors).file_bytes).sum();
+        Writer::each(dir, contents, |path, header| {
             let bytes = header.file_bytes;
-            let full = |cause| CheckpointError::NoSpace { path: path.clone(), bytes, total, cause };
-            let file = File::options().read(true).write(true).create_new(true).open(&path);
-            let file = file.map_err(CheckpointError::io("create", &path))?;
+            let full = |cause| CheckpointError::NoSpace { path: path.into(), bytes, total, cause };
+            let file = File::options().read(true).write(true).create_new(true).open(path);
+            let file = file.map_err(CheckpointError::io("create", path))?;
             reserve(&file, bytes).map_err(full)?;
-            file.write_all_at(&header.bytes, 0).map_err(CheckpointError::io("write", &path))?;
+            file.write_all_at(&header.bytes, 0).map_err(CheckpointError::io("write", path))?;
+            Ok(file)
+        })
+    }
+
+    /// Files that another rank has created.
+    pub fn open(dir: &Path, contents: &[Contents]) -> Result<Writer> {
+        Writer::each(dir, contents, |path, _| {
+            File::options().write(true).open(path).map_err(CheckpointError::io("open", path))
+        })
+    }
+
+    fn each(dir: &Path, contents: &[Contents], file: impl Fn(&Path, &Header) -> Result<File>) -> Result<Writer> {
+        let mut out = Writer { files: vec![], places: HashMap::new() };
+        for contents in contents {
+            let (path, header) = (dir.join(&contents.file), Header::new(&contents.tensors));
             for (tensor, at) in contents.tensors.iter().zip(&header.starts) {
                 out.places.insert(tensor.name.clone(), Place { file: out.files.len(), at: *at });
             }
+            let file = file(&path, &header)?;
             out.files.push((path, file));
         }
         Ok(out)
+    }
+
+    /// What was written here is on the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.files.iter().try_for_each(|(path, file)| file.sync_data().map_err(CheckpointError::io("flush", path)))
     }
 
     /// Elements `start ..` of a tensor that were written.

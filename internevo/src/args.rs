@@ -10,12 +10,16 @@ pub struct RunFile {
     /// Override a key, as in --set train.steps=10
     #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
     pub set: Vec<String>,
-    /// Ranks, as threads of this process
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    pub ranks: u16,
+    /// Ranks, as threads of this process (default: 1); processes are counted by whoever starts them
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub ranks: Option<u16>,
 }
 
 impl RunFile {
+    pub fn ranks(&self) -> usize {
+        self.ranks.unwrap_or(1).into()
+    }
+
     pub fn load(&self) -> Result<RunConfig> {
         RunConfig::load(&self.config, &self.set)
     }

@@ -1,5 +1,12 @@
 //! The only place that reads environment variables; everyone else is handed what they need.
 
+use std::path::PathBuf;
+
+/// A library of MPI that the system does not find by itself.
+pub fn mpi_library() -> Option<PathBuf> {
+    std::env::var_os("INTERNEVO_MPI_LIB").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// What is not Unicode is shown as far as it is, by the error of whoever wanted something else.
 pub fn var(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())

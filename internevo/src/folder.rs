@@ -1,6 +1,7 @@
 //! The folder of a run: locked while in use, and where a run begins.
 use crate::config::RunConfig;
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,12 @@ pub struct RunFolder {
     path: PathBuf,
     /// The run starts again.
     fresh: bool,
-    /// The lock goes with the process, however it ends.
-    _lock: File,
+    /// Rank 0's, for all. It goes with the process, however that ends.
+    _lock: Option<File>,
 }
 
 /// What is there to begin from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Start {
     New,
     Resume { step: u64, checkpoint: PathBuf },
@@ -23,9 +25,23 @@ impl RunFolder {
     pub fn open(config: &RunConfig, resume: bool, fresh: bool) -> Result<(RunFolder, Start)> {
         let path = config.folder();
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        let folder = RunFolder { _lock: lock(&path)?, path, fresh };
+        let folder = RunFolder { _lock: Some(lock(&path)?), path, fresh };
         let start = folder.start(config, resume)?;
         Ok((folder, start))
+    }
+
+    /// As another process than that of rank 0, which has locked it as process `locker` and said where to begin.
+    pub fn follow(config: &RunConfig, locker: u32) -> Result<RunFolder> {
+        let path = config.folder();
+        let lock = path.join(LOCK);
+        if fs::read_to_string(&lock).unwrap_or_default() != line(locker) {
+            bail!(
+                "{} is not what rank 0 has just written: output must be in a folder that all ranks share",
+                lock.display()
+            );
+        }
+        // Rank 0 has begun it, so nothing is fresh any more.
+        Ok(RunFolder { path, fresh: false, _lock: None })
     }
 
     fn start(&self, config: &RunConfig, resume: bool) -> Result<Start> {
@@ -60,6 +76,10 @@ impl RunFolder {
     }
     pub fn cache(&self) -> PathBuf {
         self.path.join("cache")
+    }
+    /// For ranks that are other processes: what is trained or loaded once is the same for all.
+    pub fn tokenizer(&self) -> PathBuf {
+        self.cache().join("tokenizer")
     }
     pub fn logs(&self) -> PathBuf {
         self.path.join("logs")
@@ -107,8 +127,14 @@ impl RunFolder {
     }
 }
 
+const LOCK: &str = "lock";
+
+fn line(locker: u32) -> String {
+    format!("{locker}\n")
+}
+
 fn lock(path: &Path) -> Result<File> {
-    let name = path.join("lock");
+    let name = path.join(LOCK);
     let context = || format!("cannot open {}", name.display());
     let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&name).with_context(context)?;
     match file.try_lock() {
@@ -119,7 +145,12 @@ fn lock(path: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(e)) => return Err(e).with_context(|| format!("cannot lock {}", name.display())),
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).with_context(context)?;
+    let own = line(std::process::id());
+    // On the disk: other hosts read it.
+    file.set_len(0)
+        .and_then(|()| file.write_all(own.as_bytes()))
+        .and_then(|()| file.sync_data())
+        .with_context(context)?;
     Ok(file)
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// After which a rank that does not come is an error.
-const TIMEOUT: Duration = Duration::from_secs(600);
+pub const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What a GEMM may pack and threads may stack, beside the plan; for a rank.
 pub const WORKSPACE: usize = 64 << 20;
@@ -83,7 +83,8 @@ impl Job {
         self.course.micros_before(index) * self.plan.mesh.data as u64
     }
 
-    fn rank_programs(&self, rank: RankId) -> RankPrograms {
+    /// Not proved: as those of the first rank at its place of the pipeline, which [`Job::stage_programs`] proves.
+    pub fn rank_programs(&self, rank: RankId) -> RankPrograms {
         let shapes: Vec<StepShape> = self.train.iter().copied().chain([self.eval]).collect();
         RankPrograms::new(&self.plan, rank, &shapes, self.policy)
     }
@@ -126,7 +127,8 @@ impl Job {
         Ok(ranks)
     }
 
-    pub fn world(&self, config: &RunConfig) -> World {
+    /// With `here` ranks on this machine; their clocks begin `after` that of rank 0.
+    pub fn world(&self, config: &RunConfig, here: usize, after: Duration) -> World {
         let cores = config.threads.unwrap_or_else(cores);
         let (initial_scale, loss_scale) = config.precision.scaling();
         let began = std::time::Instant::now();
@@ -140,10 +142,10 @@ impl Job {
                 loss_scale,
             },
             lanes: Lanes::Direct,
-            threads: (cores / self.plan.mesh.world()).max(1),
+            threads: (cores / here).max(1),
             timeout: TIMEOUT,
             record: false,
-            clock: Some(Arc::new(move || began.elapsed())),
+            clock: Some(Arc::new(move || after + began.elapsed())),
         }
     }
 
@@ -178,15 +180,13 @@ pub fn total(kinds: &[(&'static str, usize)]) -> usize {
     kinds.iter().map(|(_, bytes)| bytes).sum()
 }
 
-/// Refuses, with the numbers, what would not fit into `memory.limit` or, without one, into the machine.
-pub fn check_memory(limit: Option<usize>, ranks: &[RankPrograms], way_out: &str) -> Result<()> {
+/// Refuses, with the numbers, what would not fit into `memory.limit` or, without one, into this machine `here` times.
+pub fn check_memory(limit: Option<usize>, ranks: &[RankPrograms], here: usize, way_out: &str) -> Result<()> {
     let largest = ranks.iter().map(memory_by_kind).max_by_key(|kinds| total(kinds)).expect("a world has a rank");
     let need = total(&largest);
     let (limit, source) = match (limit, available_memory()) {
         (Some(limit), _) => (limit, "memory.limit".to_string()),
-        (None, Some(available)) => {
-            (available / ranks.len(), format!("free memory of this machine over {} ranks", ranks.len()))
-        }
+        (None, Some(available)) => (available / here, format!("free memory of this machine over {here} ranks")),
         (None, None) => return Ok(()),
     };
     if need <= limit {

@@ -1,4 +1,5 @@
 //! The program: command line in, one of the commands, errors out.
+mod alike;
 mod args;
 mod bench;
 mod config;

@@ -1,12 +1,18 @@
-//! What a training needs before there are ranks: tokenizer, weights and shape, data.
+//! What a training needs before there are ranks: folder, tokenizer, weights and shape, programs, data. In several
+//! processes rank 0 goes first where something is made, and the others find it.
+use crate::alike;
 use crate::config::{Precision, RunConfig};
+use crate::control::{self, Control};
 use crate::folder::{RunFolder, Start};
 use crate::job::{self, Job};
 use crate::report;
-use anyhow::{Result, bail};
+use crate::train::{Args, Run};
+use crate::world::Place;
+use anyhow::{Context, Result, bail};
 use checkpoint::{HfDir, Training};
 use data::Tokenizer;
-use model::{Decoder, ParamSpec};
+use model::{Decoder, Family, ParamSpec, models};
+use schedule::RankPrograms;
 
 /// Where the weights come from.
 pub enum Weights {
@@ -15,8 +21,86 @@ pub enum Weights {
     Checkpoint(Training),
 }
 
+/// The run, and the programs of those ranks that this process is.
+pub fn run<'a>(
+    args: &Args,
+    config: &'a RunConfig,
+    place: Place,
+    control: &mut Control,
+) -> Result<(Run<'a>, Vec<RankPrograms>)> {
+    let (folder, start, tokenizer) = begin(args, config, place, control)?;
+    let (weights, decoder) = weights(config, &start, tokenizer.as_ref())?;
+    let types = data::type_names(&config.data)?.len().max(1);
+    let job = Job::new(config, decoder, types, place.world).with_context(|| args.run.config.display().to_string())?;
+    let proved = match (&args.program, place.own) {
+        (Some(file), _) => job.programs_from(file)?,
+        (None, None) => job.programs()?,
+        (None, Some(_)) => job.stage_programs()?,
+    };
+    job::check_memory(
+        config.memory_limit(),
+        &proved,
+        place.here,
+        "lower data.micro_batch_size or data.seq_len for activations, use more ranks with parallel.zero.stage = 1 for optimizer state, or a pipeline for the rest",
+    )?;
+    if place.own.is_some() {
+        alike::programs(control, &proved)?;
+    }
+    let leads = control.leads();
+    let data = control.first(|| {
+        let data = open_data(config, &job, tokenizer.as_ref(), &folder, leads)?;
+        if leads {
+            folder.begin(config, &start)?;
+        }
+        Ok(data)
+    })?;
+    if control.leads() && config.checkpoint.enabled && models::directory(&job.plan.model) == Family::Internevo {
+        eprintln!(
+            "note: no model of transformers has this mixture of parts: checkpoints are written with model_type \"internevo\", which only this program reads"
+        );
+    }
+    let memory_bytes = job::total(&job::memory_by_kind(&proved[0]));
+    let programs = match (&args.program, place.own) {
+        (_, None) => proved,
+        (None, Some(own)) => vec![job.rank_programs(own)],
+        (Some(_), Some(own)) => vec![proved[own.0].clone()],
+    };
+    let first = if let Start::Resume { step, .. } = start { step } else { 0 };
+    let stop = control::stop_signal().context("cannot listen for signals")?;
+    Ok((Run { config, job, folder, data, tokenizer, weights, first, stop, memory_bytes }, programs))
+}
+
+/// Rank 0 locks the folder, finds where to begin, and loads or trains the tokenizer.
+fn begin(
+    args: &Args,
+    config: &RunConfig,
+    place: Place,
+    control: &mut Control,
+) -> Result<(RunFolder, Start, Option<Tokenizer>)> {
+    let mut own = None;
+    let (start, locker, has_tokenizer) = control.agree(|| {
+        let (folder, start) = RunFolder::open(config, args.resume, args.fresh)?;
+        let tokenizer = tokenizer(config, &start)?;
+        if let (Some(_), Some(tokenizer)) = (place.own, &tokenizer) {
+            tokenizer.save(&folder.tokenizer())?;
+        }
+        let word = (start, std::process::id(), tokenizer.is_some());
+        own = Some((folder, tokenizer));
+        Ok(word)
+    })?;
+    let (folder, tokenizer) = match own {
+        Some(own) => own,
+        None => {
+            let folder = RunFolder::follow(config, locker)?;
+            let tokenizer = has_tokenizer.then(|| Tokenizer::load(&folder.tokenizer())).transpose()?;
+            (folder, tokenizer)
+        }
+    };
+    Ok((folder, start, tokenizer))
+}
+
 /// A run keeps its tokenizer: what was trained or loaded once is used on every resume.
-pub fn tokenizer(config: &RunConfig, start: &Start) -> Result<Option<Tokenizer>> {
+fn tokenizer(config: &RunConfig, start: &Start) -> Result<Option<Tokenizer>> {
     let is_text = config.data.kind.is_text();
     if let Start::Resume { checkpoint, .. } = start
         && is_text
@@ -44,7 +128,7 @@ pub fn tokenizer(config: &RunConfig, start: &Start) -> Result<Option<Tokenizer>>
     Ok(tokenizer)
 }
 
-pub fn weights(config: &RunConfig, start: &Start, tokenizer: Option<&Tokenizer>) -> Result<(Weights, Decoder)> {
+fn weights(config: &RunConfig, start: &Start, tokenizer: Option<&Tokenizer>) -> Result<(Weights, Decoder)> {
     let from_config = || config.model.decoder(tokenizer.map_or(0, Tokenizer::vocab_size));
     match (start, &config.model.init_from) {
         (Start::Resume { checkpoint, .. }, init_from) => {
@@ -76,24 +160,23 @@ pub fn initial(spec: &ParamSpec, seed: u64, start: usize, out: &mut [f32]) {
     });
 }
 
-pub fn open_data(
+fn open_data(
     config: &RunConfig,
     job: &Job,
     tokenizer: Option<&Tokenizer>,
     folder: &RunFolder,
+    aloud: bool,
 ) -> Result<data::Splits> {
-    let text = config.data.path.as_ref().filter(|_| config.data.kind.is_text());
+    let text = config.data.path.as_ref().filter(|_| aloud && config.data.kind.is_text());
     let waiting = text.map(|path| report::waiting(&format!("tokenising {}", path.display())));
     let step_micros = job.plan.global_micros(job.full());
     let splits = data::open(&config.data, tokenizer, job.plan.model.vocab, config.seed, step_micros, &folder.cache())?;
     if let Some(waiting) = waiting {
         waiting.finish_and_clear();
     }
-    for cache in &splits.caches {
-        eprintln!("{cache}");
-    }
-    for note in &splits.notes {
-        eprintln!("{note}");
+    if aloud {
+        splits.caches.iter().for_each(|cache| eprintln!("{cache}"));
+        splits.notes.iter().for_each(|note| eprintln!("{note}"));
     }
     Ok(splits)
 }

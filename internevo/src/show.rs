@@ -50,7 +50,7 @@ pub struct ScheduleArgs {
 fn job(file: &RunFile) -> Result<(RunConfig, Job)> {
     let run = file.load()?;
     let decoder = decoder(&run)?;
-    let job = Job::new(&run, decoder, 1, file.ranks.into()).with_context(|| file.config.display().to_string())?;
+    let job = Job::new(&run, decoder, 1, file.ranks()).with_context(|| file.config.display().to_string())?;
     Ok((run, job))
 }
 

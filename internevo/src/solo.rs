@@ -16,6 +16,7 @@ pub fn open(dir: &HfDir, positions: usize, shapes: &[StepShape], threads: usize)
     job::check_memory(
         None,
         std::slice::from_ref(&programs),
+        1,
         "try fewer tokens at once, or a machine with more memory",
     )?;
     let world = World {

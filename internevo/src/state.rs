@@ -3,12 +3,12 @@ use crate::control::Control;
 use crate::prepare::{self, Weights};
 use crate::train::Run;
 use anyhow::{Result, anyhow, bail};
-use checkpoint::{Part, Save};
+use checkpoint::{CheckpointError, Part, Save, Share};
 use exec::{Rank, State};
-use model::ParamSpec;
+use model::{ParamSpec, models};
 use serde_json::{Value, json};
 use std::ops::Range;
-use std::sync::Arc;
+use std::path::Path;
 
 /// How far a training has come, besides its step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,32 +109,54 @@ fn identity(run: &Run) -> Value {
     })
 }
 
-/// Every rank writes its shard; rank 0 makes the checkpoint whole, and only there this is true.
+/// Every rank writes its shard into the draft; rank 0, whose save it is, makes the checkpoint whole, and only there this
+/// is true.
 pub fn write(
     run: &Run,
     rank: &mut Rank,
-    control: &Control,
-    save: Arc<Save>,
+    control: &mut Control,
+    draft: &Path,
+    save: Option<Save>,
     step: u64,
     progress: Progress,
 ) -> Result<bool> {
     rank.finish()?; // gathers may still be under way
-    let own = write_shard(run, rank, &save).map_err(|e| format!("{e:#}"));
-    // The others let go of it before they say that they have written.
-    let save = control.is_leader().then_some(save);
-    control.written(own).map_err(|e| anyhow!(e))?;
+    let own = match &save {
+        Some(save) => write_shard(run, rank, &mut |part, name, start, data| save.write(part, name, start, data))
+            .map(|()| String::new()),
+        None => write_share(run, rank, draft),
+    };
+    let reports = control.gather(own.map_err(|error| format!("{error:#}")))?;
+    // Rank 0 tells of what others could not write; if it is gone, that has been told.
     let Some(save) = save else { return Ok(false) };
+    for (id, report) in reports.into_iter().enumerate() {
+        match report {
+            Ok(_) if id == 0 => {}
+            Ok(ranges) => save.add(id, &ranges),
+            Err(why) => bail!("rank {id}: {why}"),
+        }
+    }
     let Progress { tokens, consumed, updates, skipped } = progress;
     let state = json!({
         "version": 1, "step": step, "tokens": tokens, "consumed": consumed, "updates": updates, "skipped": skipped,
         "loss_scale": rank.loss_scale(), "run": identity(run),
     });
-    Arc::into_inner(save).expect("the others have let go").commit(&state)?;
+    save.commit(&state)?;
     checkpoint::prune(&run.folder.checkpoints(), run.config.checkpoint.keep_last)?;
     Ok(true)
 }
 
-fn write_shard(run: &Run, rank: &mut Rank, save: &Save) -> Result<()> {
+/// Of another rank than 0, which hears what it was.
+fn write_share(run: &Run, rank: &mut Rank, draft: &Path) -> Result<String> {
+    let model = &run.job.plan.model;
+    let mut share = Share::open(draft, model, models::directory(model), true)?;
+    write_shard(run, rank, &mut |part, name, start, data| share.write(part, name, start, data))?;
+    Ok(share.finish()?)
+}
+
+type Write<'a> = dyn FnMut(Part, &str, usize, &[f32]) -> Result<(), CheckpointError> + 'a;
+
+fn write_shard(run: &Run, rank: &mut Rank, write: &mut Write) -> Result<()> {
     let states = [(State::Param, Part::Param), (State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)];
     // What the last stage holds of the first is written there.
     let plan = &run.job.plan;
@@ -147,7 +169,7 @@ fn write_shard(run: &Run, rank: &mut Rank, save: &Save) -> Result<()> {
         for (state, of) in states {
             let values = rank.get(state, &part, own.clone());
             for (here, there, len) in plan.stretches(rank.id, &part, &whole, own.clone()) {
-                save.write(of, &whole.name, there, &values[here - own.start..][..len])?;
+                write(of, &whole.name, there, &values[here - own.start..][..len])?;
             }
         }
     }

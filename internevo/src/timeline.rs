@@ -1,38 +1,24 @@
 //! The timeline of a step for Chrome's `about:tracing` or Perfetto: the trace event format, one process a rank, one
 //! thread a lane.
+use crate::control::Control;
 use anyhow::{Context, Result};
 use exec::Rank;
 use plan::{LANES, Lane};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
 
-/// Where the ranks bring their events; whoever comes last writes the file.
-pub struct Timeline {
-    ranks: usize,
-    brought: Mutex<Vec<Vec<Value>>>,
-}
-
-impl Timeline {
-    pub fn new(ranks: usize) -> Timeline {
-        Timeline { ranks, brought: Mutex::new(vec![]) }
+/// Called by every rank after the same step of program number `index`; rank 0 writes the file.
+pub fn bring(control: &mut Control, rank: &Rank, index: usize, path: &Path) -> Result<()> {
+    let all: Vec<Value> = control.gather(events(rank, index))?.into_iter().flatten().collect();
+    if !control.leads() {
+        return Ok(());
     }
-
-    /// Called by every rank after the same step of program number `index`.
-    pub fn bring(&self, rank: &Rank, index: usize, path: &Path) -> Result<()> {
-        let mut brought = self.brought.lock().expect("no rank panics with the lock");
-        brought.push(events(rank, index));
-        if brought.len() < self.ranks {
-            return Ok(());
-        }
-        let all: Vec<Value> = brought.drain(..).flatten().collect();
-        let text = json!({ "traceEvents": all, "displayTimeUnit": "ms" }).to_string();
-        let dir = path.parent().expect("it is in a folder");
-        fs::create_dir_all(dir)
-            .and_then(|()| fs::write(path, text))
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
+    let text = json!({ "traceEvents": all, "displayTimeUnit": "ms" }).to_string();
+    let dir = path.parent().expect("it is in a folder");
+    fs::create_dir_all(dir)
+        .and_then(|()| fs::write(path, text))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn events(rank: &Rank, index: usize) -> Vec<Value> {

@@ -1,27 +1,30 @@
 //! `internevo train`: the main job, from the config file to the last checkpoint.
+use crate::alike;
 use crate::args::RunFile;
 use crate::config::RunConfig;
-use crate::control::{self, Control, Gone, Order};
-use crate::folder::{RunFolder, Start};
+use crate::control::{self, Control, Order};
+use crate::folder::RunFolder;
 use crate::job::{self, Job};
 use crate::log::{Intake, RankLog, StepLine, accuracy, total};
 use crate::prepare::{self, Weights};
 use crate::report::{Metrics, Report, StepFacts};
 use crate::state::{self, Progress};
 use crate::tensorboard::EventFile;
-use crate::timeline::Timeline;
+use crate::timeline;
 use crate::watch::Watch;
-use crate::world;
-use anyhow::{Context, Result, bail};
+use crate::world::{self, Place};
+use anyhow::{Result, bail};
 use checkpoint::Save;
+use comm::launch::Launch;
 use data::{Dataset, Tokenizer};
 use exec::{Hyper, Losses, Rank};
-use model::{Family, Inputs, models};
+use model::{Inputs, models};
 use plan::{Micro, RankId, StepShape};
 use schedule::Action;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Train a model as a run file says.
@@ -32,93 +35,95 @@ use std::time::{Duration, Instant};
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    run: RunFile,
+    pub run: RunFile,
     /// Go on from the newest checkpoint
     #[arg(long, conflicts_with = "fresh")]
-    resume: bool,
+    pub resume: bool,
     /// Start again, removing the run's checkpoints
     #[arg(long)]
-    fresh: bool,
+    pub fresh: bool,
     /// Run an edited schedule, as `internevo schedule` printed it
     #[arg(long, value_name = "FILE")]
-    program: Option<PathBuf>,
+    pub program: Option<PathBuf>,
 }
 
 /// What all ranks of a training share.
 pub struct Run<'a> {
     pub config: &'a RunConfig,
-    pub job: &'a Job,
-    pub folder: &'a RunFolder,
-    pub data: &'a data::Splits,
-    tokenizer: Option<&'a Tokenizer>,
+    pub job: Job,
+    pub folder: RunFolder,
+    pub data: data::Splits,
+    pub tokenizer: Option<Tokenizer>,
     pub weights: Weights,
     /// Steps done before this process.
-    first: u64,
-    stop: Arc<AtomicBool>,
-    memory_bytes: usize,
-    timeline: Timeline,
+    pub first: u64,
+    pub stop: Arc<AtomicBool>,
+    pub memory_bytes: usize,
 }
 
 pub fn main(args: &Args) -> Result<()> {
-    world::single_process()?;
+    let launch = world::detect()?;
+    let place = Place::new(&launch, args.run.ranks)?;
     let config = args.run.load()?;
-    let (folder, start) = RunFolder::open(&config, args.resume, args.fresh)?;
-    let tokenizer = prepare::tokenizer(&config, &start)?;
-    let (weights, decoder) = prepare::weights(&config, &start, tokenizer.as_ref())?;
-    let types = data::type_names(&config.data)?.len().max(1);
-    let job = Job::new(&config, decoder, types, args.run.ranks.into())
-        .with_context(|| args.run.config.display().to_string())?;
-    let programs = match &args.program {
-        None => job.programs()?,
-        Some(file) => job.programs_from(file)?,
-    };
-    job::check_memory(
-        config.memory_limit(),
-        &programs,
-        "lower data.micro_batch_size or data.seq_len for activations, use more ranks with parallel.zero.stage = 1 for optimizer state, or a pipeline for the rest",
-    )?;
-    let data = prepare::open_data(&config, &job, tokenizer.as_ref(), &folder)?;
-    folder.begin(&config, &start)?;
-    if config.checkpoint.enabled && models::directory(&job.plan.model) == Family::Internevo {
-        eprintln!(
-            "note: no model of transformers has this mixture of parts: checkpoints are written with model_type \"internevo\", which only this program reads"
-        );
+    match place.own {
+        None => threads(args, &config, place),
+        Some(own) => {
+            let mut control = Control::process(world::join(&launch)?, own.0, place.world);
+            let run = match process(args, &config, place, &launch, &mut control) {
+                Ok(run) => run,
+                Err(error) => return Err(control.cause(error)),
+            };
+            control.leave()?;
+            run.map_or(Ok(()), |run| sample(&run))
+        }
     }
-
-    let memory_bytes = job::total(&job::memory_by_kind(&programs[0]));
-    let first = if let Start::Resume { step, .. } = start { step } else { 0 };
-    let stop = control::stop_signal().context("cannot listen for signals")?;
-    let run = Run {
-        config: &config,
-        job: &job,
-        folder: &folder,
-        data: &data,
-        tokenizer: tokenizer.as_ref(),
-        weights,
-        first,
-        stop,
-        memory_bytes,
-        timeline: Timeline::new(args.run.ranks.into()),
-    };
-    let controls: Vec<_> =
-        Control::world(args.run.ranks.into()).into_iter().map(|c| std::sync::Mutex::new(Some(c))).collect();
-    let results = job.world(&config).launch(programs, |rank| {
-        let control = controls[rank.id.0].lock().unwrap().take().expect("a rank starts once");
-        train_rank(&run, rank, control)
-    });
-    first_cause(results)?;
-    sample(&run)
 }
 
-/// The loop of one rank.
-fn train_rank(run: &Run, rank: &mut Rank, control: Control) -> Result<()> {
+fn threads(args: &Args, config: &RunConfig, place: Place) -> Result<()> {
+    let alone = &mut Control::threads(1).remove(0);
+    let (run, programs) = prepare::run(args, config, place, alone)?;
+    let controls: Vec<_> = Control::threads(place.world).into_iter().map(|c| Mutex::new(Some(c))).collect();
+    let results = run.job.world(config, place.here, Duration::ZERO).launch(programs, |rank| {
+        let mut control = controls[rank.id.0].lock().unwrap().take().expect("a rank starts once");
+        train_rank(&run, rank, &mut control)
+    });
+    if first_cause(results)? { sample(&run) } else { Ok(()) }
+}
+
+/// One rank in this process. At rank 0 of a run that came to its end it gives the run.
+fn process<'a>(
+    args: &Args,
+    config: &'a RunConfig,
+    place: Place,
+    launch: &Launch,
+    control: &mut Control,
+) -> Result<Option<Run<'a>>> {
+    alike::config(control, config)?;
+    let (engine, name) = world::engine(launch, control)?;
+    // Dropped where all is well: an engine comes to its end together with all others, and if this rank fails they do not.
+    let engine = ManuallyDrop::new(engine);
+    if control.leads() {
+        eprintln!("{} processes by {}, over {name}", place.world, launch.kind);
+    }
+    let (run, mut programs) = prepare::run(args, config, place, control)?;
+    let own = programs.pop().expect("those of this rank");
+    let after = world::after_first(control)?;
+    let mut rank = run.job.world(config, place.here, after).join(own, &*engine)?;
+    let finished = train_rank(&run, &mut rank, control)?;
+    drop(rank);
+    drop(ManuallyDrop::into_inner(engine));
+    Ok((finished && control.leads()).then_some(run))
+}
+
+/// The loop of one rank. False: it was stopped before the last step.
+fn train_rank(run: &Run, rank: &mut Rank, control: &mut Control) -> Result<bool> {
     let (config, steps) = (run.config, run.config.train.steps);
     let mut at = Loop {
         progress: state::put(run, rank)?,
         in_a_row: 0,
         log: RankLog::open(&run.folder.logs(), rank.id.0)?,
         watch: Watch::new(config.metrics.spike_factor, config.metrics.slow_factor),
-        report: control.is_leader().then(|| run.report()).transpose()?,
+        report: control.leads().then(|| run.report()).transpose()?,
     };
     if run.first == 0 && config.train.validate_every > 0 {
         validate(run, rank, 0, &mut at)?;
@@ -129,15 +134,17 @@ fn train_rank(run: &Run, rank: &mut Rank, control: Control) -> Result<()> {
             at.report.as_mut().map_or(Ok(()), |report| report.left_out(step))?;
             at.log.line("INFO", &format!("batch {index} is left out, as train.skip_batches says"))?;
         } else {
-            train_step(run, rank, index, &mut at)?;
+            train_step(run, rank, control, index, &mut at)?;
         }
 
-        let order = control.agree(|| run.order(step))?;
+        let stop = control.stop(control::is_set(&run.stop))? && step < steps;
+        let mut save = None;
+        let order = control.agree(|| run.order(step, stop, &mut save))?;
         if step == steps || (config.train.validate_every > 0 && step.is_multiple_of(config.train.validate_every)) {
             validate(run, rank, step, &mut at)?;
         }
-        if let Some(save) = order.save
-            && state::write(run, rank, &control, save, step, at.progress)?
+        if let Some(draft) = order.save
+            && state::write(run, rank, control, &draft, save, step, at.progress)?
         {
             at.say("INFO", &format!("saved {}", run.folder.checkpoint(step).display()))?;
         }
@@ -147,13 +154,13 @@ fn train_rank(run: &Run, rank: &mut Rank, control: Control) -> Result<()> {
                 let saved = if config.checkpoint.enabled { "--resume goes on from it" } else { "nothing was saved" };
                 eprintln!("stopped at step {step} of {steps}; {saved}");
             }
-            return Ok(());
+            return Ok(false);
         }
     }
     if let Some(report) = &at.report {
         report.end();
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Where a rank's loop is, and to whom it tells it.
@@ -177,8 +184,8 @@ impl Loop {
     }
 }
 
-fn train_step(run: &Run, rank: &mut Rank, index: u64, at: &mut Loop) -> Result<()> {
-    let (config, job, id) = (run.config, run.job, rank.id);
+fn train_step(run: &Run, rank: &mut Rank, control: &mut Control, index: u64, at: &mut Loop) -> Result<()> {
+    let (config, job, id) = (run.config, &run.job, rank.id);
     let (step, program) = (index + 1, job.step_program(index));
     let (shape, lr) = (job.train[program], config.lr_schedule.lr(config.optimizer.lr, index, config.train.steps));
     let (began, first_micro, mut intake) = (Instant::now(), job.first_micro(index), Intake::default());
@@ -231,7 +238,7 @@ fn train_step(run: &Run, rank: &mut Rank, index: u64, at: &mut Loop) -> Result<(
         at.say("WARNING", &format!("step {step}: {warning}"))?;
     }
     if config.metrics.trace_steps.contains(&step) {
-        run.timeline.bring(rank, program, &run.folder.trace(step))?;
+        timeline::bring(control, rank, program, &run.folder.trace(step))?;
     }
     // With loss scaling the first steps may overflow until the scale has come down.
     let hopeless = at.in_a_row == 1 && step == 1 && config.precision.scaling().1.is_none();
@@ -256,28 +263,28 @@ fn forward_backward(rank: &Rank, program: usize) -> Duration {
 }
 
 impl Run<'_> {
-    /// Rank 0 decides after each step.
-    fn order(&self, step: u64) -> Result<Order> {
+    /// Rank 0 decides after each step. It keeps the save, and all get its draft.
+    fn order(&self, step: u64, stop: bool, save: &mut Option<Save>) -> Result<Order> {
         let (every, last) = (self.config.checkpoint.every, step == self.config.train.steps);
-        let stop = control::is_set(&self.stop) && !last;
         let due = last || stop || (every > 0 && step.is_multiple_of(every));
-        let due = due && self.config.checkpoint.enabled;
-        let save = due.then(|| self.begin_save(step)).transpose()?;
-        Ok(Order { save, stop })
+        if due && self.config.checkpoint.enabled {
+            *save = Some(self.begin_save(step)?);
+        }
+        Ok(Order { save: save.as_ref().map(|save| save.path().into()), stop })
     }
 
     /// As what transformers has a class for, if it can be.
-    fn begin_save(&self, step: u64) -> Result<Arc<Save>> {
+    fn begin_save(&self, step: u64) -> Result<Save> {
         let model = &self.job.plan.model;
         let save = Save::create(&self.folder.checkpoint(step), model, models::directory(model), true)?;
-        if let Some(tokenizer) = self.tokenizer {
+        if let Some(tokenizer) = &self.tokenizer {
             tokenizer.save(save.path())?;
         }
-        Ok(Arc::new(save))
+        Ok(save)
     }
 
     fn report(&self) -> Result<Report> {
-        let (job, steps) = (self.job, self.config.train.steps);
+        let (job, steps) = (&self.job, self.config.train.steps);
         let flops = job.plan.model.flops_per_token(self.config.data.seq_len);
         let rows = self.folder.metrics(self.first)?;
         let dir = self.config.metrics.tensorboard.then(|| self.folder.tensorboard());
@@ -314,7 +321,7 @@ fn slabs(
 /// Losses over the held-out sets, each rank its share.
 fn validate(run: &Run, rank: &mut Rank, step: u64, at: &mut Loop) -> Result<()> {
     for (name, set) in &run.data.valid {
-        let losses = evaluate(run.job, rank, set)?;
+        let losses = evaluate(&run.job, rank, set)?;
         if let Some(report) = &mut at.report {
             report.validation(step, name, &losses)?;
         }
@@ -339,20 +346,20 @@ fn evaluate(job: &Job, rank: &mut Rank, set: &Dataset) -> Result<Losses> {
 
 // ---- after the last step -------------------------------------------------------------------------------------------
 
-/// One rank's failure makes the others fail: the cause is the error that is not about a missing rank.
-fn first_cause(results: Vec<Result<()>>) -> Result<()> {
-    let mut errors: Vec<anyhow::Error> = results.into_iter().filter_map(Result::err).collect();
-    let follows = |e: &anyhow::Error| e.is::<Gone>() || e.is::<comm::CommError>();
-    match errors.iter().position(|e| !follows(e)) {
-        Some(cause) => Err(errors.swap_remove(cause)),
-        None => errors.into_iter().next().map_or(Ok(()), Err),
+/// One rank's failure makes the others fail: the cause is the error that does not follow from another.
+fn first_cause(results: Vec<Result<bool>>) -> Result<bool> {
+    let (ended, mut errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    if errors.is_empty() {
+        return ended.into_iter().next().expect("a world has a rank");
     }
+    let is_cause = |result: &Result<bool>| result.as_ref().is_err_and(|error| !control::follows(error));
+    errors.swap_remove(errors.iter().position(is_cause).unwrap_or(0))
 }
 
 /// What the model writes by now.
 fn sample(run: &Run) -> Result<()> {
     let saved = run.config.checkpoint.enabled && !control::is_set(&run.stop);
-    let Some(tokenizer) = run.tokenizer.filter(|_| saved) else { return Ok(()) };
+    let Some(tokenizer) = run.tokenizer.as_ref().filter(|_| saved) else { return Ok(()) };
     let dir = run.folder.checkpoint(run.config.train.steps);
     let prompt = match &run.config.train.sample_prompt {
         Some(prompt) => prompt.clone(),

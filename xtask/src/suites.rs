@@ -29,6 +29,7 @@ const SUITES: &[Suite] = &[
         run: |root, _| real_model::smollm2(&real_model::build(root)?, root, &real_model::default_folder(root)),
     },
     Suite { name: "mpi", skipped: |_, _| mpi::skipped(), run: |root, _| mpi::main(root) },
+    Suite { name: "mpi-training", skipped: |_, _| mpi::skipped(), run: |root, _| mpi::training(root) },
 ];
 
 pub fn main(root: &Path) -> Result<()> {

@@ -92,7 +92,7 @@ pub fn main(args: &Args) -> Result<()> {
     let shape = match (&args.config, args.preset) {
         (_, Some(preset)) => preset.shape(),
         (Some(config), None) => {
-            let run = RunFile { config: config.clone(), set: args.set.clone(), ranks: 1 }.load()?;
+            let run = RunFile { config: config.clone(), set: args.set.clone(), ranks: None }.load()?;
             let model = show::decoder(&run)?;
             let step = StepConfig { optimizer: run.optimizer.clone(), ..StepConfig::default() };
             Shape { model, seq_len: run.data.seq_len, sequences: run.data.micro_batch_size, step }
@@ -121,7 +121,7 @@ impl Bench {
         let plan = Arc::new(Plan::new(shape.model.clone(), Mesh::SOLO, DType::F32, shape.seq_len, 0));
         let of_step = StepShape { phase: Phase::Train, t: shape.tokens(), micros: 1 };
         let programs = RankPrograms::new(&plan, RankId(0), &[of_step], PipelineSchedule::OneFOneB);
-        job::check_memory(None, std::slice::from_ref(&programs), "try a smaller micro-batch")?;
+        job::check_memory(None, std::slice::from_ref(&programs), 1, "try a smaller micro-batch")?;
         let world = World {
             plan,
             step: shape.step.clone(),
