@@ -140,10 +140,13 @@ pub fn follows(error: &anyhow::Error) -> bool {
 }
 
 /// To rank 0, or at rank 0 to each other rank.
-struct Channels(Vec<(Sender<Vec<u8>>, Receiver<Vec<u8>>)>);
+struct Channels(Vec<Wire>);
+
+/// What goes to one other rank, and what comes from it.
+type Wire = (Sender<Vec<u8>>, Receiver<Vec<u8>>);
 
 impl Channels {
-    fn of(&self, rank: usize) -> &(Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+    fn of(&self, rank: usize) -> &Wire {
         &self.0[rank.saturating_sub(1)]
     }
 }
@@ -237,7 +240,7 @@ mod tests {
             });
             let n = (long.len() + 2).to_string();
             assert_eq!(heard[0], [&n, "0.0", "1.0", "2.0", &n, "0.1", "1.1", "2.1", &n, "0.2", "1.2", "2.2"]);
-            assert_eq!(heard[1], [&n, &n, &n]);
+            assert_eq!(heard[1], [n.as_str(); 3]);
             assert_eq!(heard[1], heard[2]);
         }
     }

@@ -6,6 +6,7 @@ use schedule::Program;
 use sim::{Profile, Timeline, clock, page, price, trace};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Of more ranks one at each place of the pipeline is shown for all.
 const ALL_RANKS: usize = 64;
@@ -27,7 +28,7 @@ pub fn simulated(config: &RunConfig, job: &Job, profile_name: &str, file: &Path)
     let profile = profile(profile_name)?;
     let all = mesh.world() <= ALL_RANKS;
     let ranks = if all { job.programs()? } else { job.stage_programs()? };
-    let step = job.world(config).step;
+    let step = job.world(config, mesh.world(), Duration::ZERO).step;
     let programs: Vec<Program> = ranks.iter().map(|of| of.programs[number].clone()).collect();
     let prices: Vec<Vec<f64>> = ranks.into_iter().map(|of| price(plan, of, number, &step, &profile)).collect();
     let timeline = clock::run(plan, &programs, &prices);
