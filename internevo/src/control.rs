@@ -140,10 +140,12 @@ pub fn follows(error: &anyhow::Error) -> bool {
 }
 
 /// To rank 0, or at rank 0 to each other rank.
-struct Channels(Vec<(Sender<Vec<u8>>, Receiver<Vec<u8>>)>);
+struct Channels(Vec<Ends>);
+
+type Ends = (Sender<Vec<u8>>, Receiver<Vec<u8>>);
 
 impl Channels {
-    fn of(&self, rank: usize) -> &(Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+    fn of(&self, rank: usize) -> &Ends {
         &self.0[rank.saturating_sub(1)]
     }
 }
@@ -236,8 +238,9 @@ mod tests {
                 heard
             });
             let n = (long.len() + 2).to_string();
-            assert_eq!(heard[0], [&n, "0.0", "1.0", "2.0", &n, "0.1", "1.1", "2.1", &n, "0.2", "1.2", "2.2"]);
-            assert_eq!(heard[1], [&n, &n, &n]);
+            let n = n.as_str();
+            assert_eq!(heard[0], [n, "0.0", "1.0", "2.0", n, "0.1", "1.1", "2.1", n, "0.2", "1.2", "2.2"]);
+            assert_eq!(heard[1], [n, n, n]);
             assert_eq!(heard[1], heard[2]);
         }
     }
