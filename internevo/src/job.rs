@@ -181,7 +181,13 @@ pub fn total(kinds: &[(&'static str, usize)]) -> usize {
 }
 
 /// Refuses, with the numbers, what would not fit into `memory.limit` or, without one, into this machine `here` times.
-pub fn check_memory(limit: Option<usize>, ranks: &[RankPrograms], here: usize, way_out: &str) -> Result<()> {
+/// `way_out` is told what there is.
+pub fn check_memory(
+    limit: Option<usize>,
+    ranks: &[RankPrograms],
+    here: usize,
+    way_out: impl FnOnce(usize) -> String,
+) -> Result<()> {
     let largest = ranks.iter().map(memory_by_kind).max_by_key(|kinds| total(kinds)).expect("a world has a rank");
     let need = total(&largest);
     let (limit, source) = match (limit, available_memory()) {
@@ -193,7 +199,16 @@ pub fn check_memory(limit: Option<usize>, ranks: &[RankPrograms], here: usize, w
         return Ok(());
     }
     let table: Vec<String> = largest.iter().map(|(kind, bytes)| format!("  {kind:12} {:>10}", human(*bytes))).collect();
-    bail!("a rank needs {} and has {} ({source})\n{}\n{way_out}", human(need), human(limit), table.join("\n"))
+    let (kind, most) = largest.iter().max_by_key(|(_, bytes)| *bytes).expect("there is memory of some kind");
+    bail!(
+        "a rank needs {} and has {} ({source}): {} too much, and most of it is {kind}, {}\n{}\n{}",
+        human(need),
+        human(limit),
+        human(need - limit),
+        human(*most),
+        table.join("\n"),
+        way_out(limit)
+    )
 }
 
 /// Linux says what a new program can have without swapping.

@@ -14,6 +14,7 @@ mod job;
 mod launch;
 mod log;
 mod lr;
+mod nearest;
 mod page;
 mod prepare;
 mod report;

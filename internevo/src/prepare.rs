@@ -5,6 +5,7 @@ use crate::config::{Precision, RunConfig};
 use crate::control::{self, Control};
 use crate::folder::{RunFolder, Start};
 use crate::job::{self, Job};
+use crate::nearest;
 use crate::report;
 use crate::train::{Args, Run};
 use crate::world::Place;
@@ -37,12 +38,19 @@ pub fn run<'a>(
         (None, None) => job.programs()?,
         (None, Some(_)) => job.stage_programs()?,
     };
-    job::check_memory(
-        config.memory_limit(),
-        &proved,
-        place.here,
-        "lower data.micro_batch_size or data.seq_len for activations, use more ranks with parallel.zero.stage = 1 for optimizer state, or a pipeline for the rest",
-    )?;
+    job::check_memory(config.memory_limit(), &proved, place.here, |limit| {
+        let near = nearest::layouts(config, &job.plan.model, types, place.world, limit);
+        match near.is_empty() {
+            true => {
+                "lower data.micro_batch_size or data.seq_len, or use more ranks with parallel.zero.stage = 3".into()
+            }
+            false => format!(
+                "layouts of {} ranks that fit:\n{}\nor lower data.micro_batch_size or data.seq_len",
+                place.world,
+                near.join("\n")
+            ),
+        }
+    })?;
     if place.own.is_some() {
         alike::programs(control, &proved)?;
     }

@@ -13,12 +13,9 @@ use std::time::Duration;
 pub fn open(dir: &HfDir, positions: usize, shapes: &[StepShape], threads: usize) -> Result<Rank> {
     let plan = Arc::new(Plan::new(dir.decoder().clone(), Mesh::SOLO, DType::F32, positions, 0));
     let programs = RankPrograms::new(&plan, RankId(0), shapes, PipelineSchedule::OneFOneB);
-    job::check_memory(
-        None,
-        std::slice::from_ref(&programs),
-        1,
-        "try fewer tokens at once, or a machine with more memory",
-    )?;
+    job::check_memory(None, std::slice::from_ref(&programs), 1, |_| {
+        "try fewer tokens at once, or a machine with more memory".into()
+    })?;
     let world = World {
         plan,
         step: StepConfig::default(),

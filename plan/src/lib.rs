@@ -4,6 +4,7 @@
 //! Read [`mesh`] (ranks and groups), [`bucket`] (shards), [`res`] (what there is to hold), [`memory`] (where it lies).
 mod bucket;
 mod config;
+mod lane;
 mod memory;
 mod mesh;
 mod placement;
@@ -16,8 +17,9 @@ mod terms;
 
 pub use bucket::{Bucket, DecayRun};
 pub use config::{ParallelConfig, PipelineConfig, PipelineSchedule, SizeConfig, TensorConfig, ZeroConfig};
+pub use lane::{LANES, Lane};
 pub use memory::{Life, Memory, Persistent};
-pub use mesh::{LANES, Lane, Member, Mesh, RankId, Sharing, Stage};
+pub use mesh::{Member, Mesh, RankId, Sharing, Stage};
 pub use placement::{Hop, Placement};
 pub use recompute::{Again, Recompute, Selective};
 pub use res::{Micro, Place, Res, Size};

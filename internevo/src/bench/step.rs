@@ -121,7 +121,7 @@ impl Bench {
         let plan = Arc::new(Plan::new(shape.model.clone(), Mesh::SOLO, DType::F32, shape.seq_len, 0));
         let of_step = StepShape { phase: Phase::Train, t: shape.tokens(), micros: 1 };
         let programs = RankPrograms::new(&plan, RankId(0), &[of_step], PipelineSchedule::OneFOneB);
-        job::check_memory(None, std::slice::from_ref(&programs), 1, "try a smaller micro-batch")?;
+        job::check_memory(None, std::slice::from_ref(&programs), 1, |_| "try a smaller micro-batch".into())?;
         let world = World {
             plan,
             step: shape.step.clone(),
