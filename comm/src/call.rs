@@ -52,6 +52,21 @@ pub struct Call {
     pub len: usize,
 }
 
+impl Coll {
+    /// Elements that member `rank` of `size` sends, as the best algorithm would: each part once to each who needs it, and sums by
+    /// reduce-scatter. `whole` is the length of the whole buffer.
+    pub fn sent(self, [rank, size]: [usize; 2], whole: usize) -> f64 {
+        let others = whole as f64 * (size - 1) as f64 / size as f64;
+        match self {
+            Coll::AllReduce => 2.0 * others,
+            Coll::ReduceScatter | Coll::AllGather | Coll::AllToAll => others,
+            Coll::Broadcast { root } if root == rank => whole as f64,
+            Coll::SendRecv { from, .. } if from == rank => whole as f64,
+            _ => 0.0,
+        }
+    }
+}
+
 impl Call {
     /// Checks one rank's side. What it refuses is our own mistake; what it cannot see, another rank's side, is an error.
     pub fn new([rank, size]: [usize; 2], after: Mark, op: Coll, src: &Option<Loan>, dst: &Option<Loan>) -> Call {

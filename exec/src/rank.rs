@@ -45,6 +45,8 @@ pub struct Rank {
     pub(crate) before: Mark,
     /// By which it notes when each action begins and ends.
     pub clock: Option<Clock>,
+    /// Bytes sent on each lane.
+    pub(crate) sent: [f64; LANES.len()],
     /// When each action of the last step began and ended; a transfer ends when it is waited for.
     pub(crate) spans: Vec<[Duration; 2]>,
 }
@@ -75,6 +77,7 @@ impl Rank {
             marks: vec![],
             before: Mark::default(),
             clock: None,
+            sent: [0.0; LANES.len()],
             spans: vec![],
         };
         rank.make_room();
@@ -138,6 +141,11 @@ impl Rank {
     /// When each action of the last step began and ended, by the world's clock.
     pub fn spans(&self) -> &[[Duration; 2]] {
         &self.spans
+    }
+
+    /// Bytes that this rank has sent on a lane since it began, as the best algorithm of each collective would.
+    pub fn sent(&self, lane: Lane) -> f64 {
+        self.sent[lane as usize]
     }
 
     pub fn programs(&self) -> &[Program] {

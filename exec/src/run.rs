@@ -118,9 +118,15 @@ impl Rank {
             _ if !waits.tickets.is_empty() => self.dev.mark(),
             after => after.map_or(self.before, |action| self.marks[action].max(self.before)),
         };
+        let lane = program.actions[i].lane(&self.plan);
+        let lent = || [src, dst].into_iter().flatten();
+        let (whole, bytes) = (lent().map(|view| view.len).max(), lent().next().map_or(0, |view| view.dtype.bytes()));
         let src = src.map(|view| self.dev.lend(view, Access::Read));
         let dst = dst.map(|view| self.dev.lend(view, Access::Write));
-        let ticket = self.comms.on(program.actions[i].lane(&self.plan)).start(after, coll, src, dst)?;
+        let end = self.comms.on(lane);
+        let elements = coll.sent([end.rank(), end.size()], whole.unwrap_or(0));
+        self.sent[lane as usize] += elements * bytes as f64;
+        let ticket = end.start(after, coll, src, dst)?;
         self.began(i, ticket);
         Ok(())
     }
@@ -246,7 +252,8 @@ impl Rank {
 
     /// The device, and this rank's end of its tensor-parallel group.
     fn dev(&mut self) -> Dev<'_> {
-        Dev { backend: &mut *self.dev, group: self.comms.get(Lane::Tensor) }
+        let sent = &mut self.sent[Lane::Tensor as usize];
+        Dev { backend: &mut *self.dev, group: self.comms.get(Lane::Tensor), sent }
     }
 
     fn micro_batch<'a>(&self, plan: &'a Plan, program: &Program, m: Micro) -> MicroBatch<'a> {

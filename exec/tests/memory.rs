@@ -3,12 +3,13 @@ mod common;
 use backend::{Backend, Cpu, DType, Meta, Region, Traced};
 use common::{Layout, ONE, init, step, train, train_actions};
 use exec::{Comms, Lanes, Rank, World};
+use model::{Tensor, TensorMode};
 use plan::{LANES, Lane, PipelineSchedule, RankId, Recompute, Selective};
 use schedule::{RankPrograms, passes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-const LAYOUTS: [Layout; 12] = [
+const LAYOUTS: [Layout; 18] = [
     Layout {
         layers: 5,
         pipeline: 2,
@@ -29,6 +30,28 @@ const LAYOUTS: [Layout; 12] = [
     Layout { pipeline: 2, recompute: Recompute::Layers(0.5), lanes: Lanes::Queued { seed: 3 }, ..ONE },
     Layout { recompute: Recompute::Named(Selective::Selective), tied: true, ..ONE },
     Layout { data: 2, zero: 2, dtype: DType::BF16, ..ONE },
+    Layout { tensor: Tensor { mode: TensorMode::Mtp, size: 4 }, lanes: Lanes::Queued { seed: 8 }, ..ONE },
+    Layout { tensor: Tensor { mode: TensorMode::Msp, size: 2 }, tied: true, dtype: DType::BF16, ..ONE },
+    Layout { tensor: Tensor { mode: TensorMode::Fsp, size: 2 }, recompute: Recompute::Layers(1.0), ..ONE },
+    Layout {
+        tensor: Tensor { mode: TensorMode::Isp, size: 2 },
+        weight: 4,
+        data: 2,
+        lanes: Lanes::Queued { seed: 9 },
+        ..ONE
+    },
+    Layout { data: 2, zero: 2, stage: 3, pipeline: 2, policy: PipelineSchedule::ZbH1, ..ONE },
+    Layout {
+        layers: 5,
+        data: 2,
+        zero: 2,
+        stage: 2,
+        pipeline: 2,
+        chunks: 2,
+        policy: PipelineSchedule::Zbv,
+        lanes: Lanes::Queued { seed: 10 },
+        ..ONE
+    },
 ];
 
 fn rank(layout: &Layout, id: RankId, programs: RankPrograms, dev: Box<dyn Backend>) -> Rank {

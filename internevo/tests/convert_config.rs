@@ -67,7 +67,7 @@ fn a_config_is_the_run_file_that_it_is_converted_to() {
 #[test]
 fn a_config_that_is_wrong_is_refused_at_its_line() {
     let desk = desk();
-    desk.write("bad.py", format!("{CONFIG}model = dict(model, num_chunks=2)\nimport os\n"));
+    desk.write("bad.py", format!("{CONFIG}model = dict(model, is_reward=True)\nimport os\n"));
     desk.write("binary.py", b"X = '\xff'");
     for command in ["train", "plan", "schedule", "convert-config"] {
         desk.run(&format!("{command} bad.py")).refused(&["bad.py:13: import os is not read"]);
@@ -76,8 +76,8 @@ fn a_config_that_is_wrong_is_refused_at_its_line() {
         desk.run(&format!("{command} configs/_base_/tiny.py"))
             .refused(&["data.seq_len is missing", "adam.lr is missing"]);
     }
-    desk.write("bad.py", format!("{CONFIG}model = dict(model, num_chunks=2)\n"));
-    desk.run("train bad.py").refused(&["bad.py:12: model.num_chunks = 2 is not possible here"]);
+    desk.write("bad.py", format!("{CONFIG}model = dict(model, is_reward=True)\n"));
+    desk.run("train bad.py").refused(&["bad.py:12: model.is_reward = True is not possible here"]);
 }
 
 /// The data are the original's random ones; nothing else is needed.

@@ -46,8 +46,8 @@ pub struct GradTo {
     pub acc: bool,
 }
 
-/// A backward has two parts (Qi et al. 2023, section 2): the gradient of the input, for which the stage before waits, and that of
-/// the matrices, which can be made later. Gradients of vectors come with the input's.
+/// A backward has two parts (Qi et al. 2023, section 2): the gradient of the input, for which the stage before waits, and those of
+/// the weights, which can come later. Gradients of vectors are made with the first, and added to the others' with the second.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub enum Half {
     Both,
@@ -81,13 +81,15 @@ fn out_saved(c: &Work) -> [(DType, usize); 3] {
 /// Parameters, or their gradients: norm, bo (D), norm behind it, qk_norm (2, H), wqkv ((N+2K) H, D), bqkv ((N+2K) H), wo (D, N H).
 fn attention_weights(m: &Decoder, w: View) -> [View; 7] {
     let (d, qkv) = (m.hidden, m.heads.qkv());
-    let (bqkv, bo) = match m.attention_bias {
-        AttentionBias::None => (0, 0),
-        AttentionBias::Qkv => (qkv, 0),
-        AttentionBias::All => (qkv, d),
-    };
-    let (qk_norm, behind) = (only(m.qk_norm, 2 * m.heads.dim), only(m.sandwich_norms, m.norm_len()));
-    w.split([m.norm_len(), bo, behind, qk_norm, qkv * d, bqkv, d * m.heads.out()])
+    let bqkv = only(m.attention_bias != AttentionBias::None, qkv);
+    let [norm, bo, behind, qk_norm] = attention_vectors(m);
+    w.split([norm, bo, behind, qk_norm, qkv * d, bqkv, d * m.heads.out()])
+}
+
+/// Those of them that are vectors.
+fn attention_vectors(m: &Decoder) -> [usize; 4] {
+    let bo = only(m.attention_bias == AttentionBias::All, m.hidden);
+    [m.norm_len(), bo, only(m.sandwich_norms, m.norm_len()), only(m.qk_norm, 2 * m.heads.dim)]
 }
 
 /// n (R, D), stats, gathered n (T, D), raw ((N+2K) H wide) before qk_norm, rstd of it, qkv (T, (N+2K) H) rotated, o (T, N H),
@@ -136,10 +138,11 @@ pub fn attention_tmp(c: &Work) -> [(DType, usize); 11] {
 }
 
 /// What the second half of a split backward needs of the first: the gradients of both products, the one of the output as
-/// [`late_dy`] has it.
-pub fn attention_late(c: &Work) -> [(DType, usize); 4] {
+/// [`late_dy`] has it, and those of the vectors.
+pub fn attention_late(c: &Work) -> [(DType, usize); 5] {
     let [da, dy, full] = late_dy(c);
-    [da, dy, full, (c.dtype, c.product_rows() * c.model.heads.qkv())]
+    let vectors = (c.dtype.precise(), attention_vectors(c.model).iter().sum());
+    [da, dy, full, (c.dtype, c.product_rows() * c.model.heads.qkv()), vectors]
 }
 
 /// da (R, D) of sandwich norms, or dy (T, D) gathered, or dy (R, D), which the residual stream will not have any more.
@@ -238,13 +241,15 @@ pub fn attention_backward(
     let (c, m, acc) = (&mb.work, mb.work.model, dw.acc);
     let (exchanged, parts) = (c.tensor.exchanges_heads(), c.tensor.size);
     let [norm_w, _, _, qk_norm, wqkv, ..] = attention_weights(m, w);
-    let [dnorm, dbo, dbehind, dqk_norm, dwqkv, dbqkv, dwo] = attention_weights(m, dw.view);
+    let [_, _, _, _, dwqkv, dbqkv, dwo] = attention_weights(m, dw.view);
     let [n, stats, kept, raw, raw_rstd, qkv, o, lse, o_rows, ..] = saved.carve(attention_saved(c));
     let [dn, d_o, dqkv, da, full, again, dn_full, dqkv_rows, sent, d_o_rows, o_sent] = carve_tmp(tmp, attention_tmp(c));
-    let [da, dy_kept, full, dprojected] = match late {
-        None => [da, da.sub(0, 0), full, if exchanged { dqkv_rows } else { dqkv }],
+    let [da, dy_kept, full, dprojected, vectors] = match late {
+        None => [da, da.sub(0, 0), full, if exchanged { dqkv_rows } else { dqkv }, dw.view],
         Some(late) => late.carve(attention_late(c)),
     };
+    let [dnorm, dbo, dbehind, dqk_norm] = vectors.split(attention_vectors(m));
+    let vectors_acc = acc && late.is_none();
     let dqkv = if exchanged { dqkv } else { dprojected };
     let Inputs { cu_seqlens, .. } = mb.inputs;
     let (out, places) = (attention_out(mb, w, saved, full), [da, dy_kept]);
@@ -253,7 +258,7 @@ pub fn attention_backward(
 
     let mut underway = None;
     if half.input() {
-        out.backward_input(dev, mb, [dwo, dbo, dbehind], acc, dx, ds, places)?;
+        out.backward_input(dev, mb, [dbo, dbehind], vectors_acc, dx, ds, places)?;
         if exchanged {
             tensor::to_heads(dev, Heads { kv: 0, ..m.heads }, parts, [d_o_rows, o_sent, d_o])?;
         }
@@ -263,7 +268,7 @@ pub fn attention_backward(
             tensor::to_rows(dev, m.heads, parts, [dqkv, sent, dprojected])?;
         }
         if m.qk_norm {
-            let (heads, dqkv) = (m.heads, dprojected);
+            let (heads, dqkv, acc) = (m.heads, dprojected, vectors_acc);
             dev.run(Op::HeadNormBackward { x: raw, w: qk_norm, rstd: raw_rstd, dqkv, dw: dqk_norm, heads, acc });
         }
         let dx = tensor::before_enter(c, dn, dn_full);
@@ -274,14 +279,23 @@ pub fn attention_backward(
         out.backward_weight(dev, mb, dwo, acc, dx, s, places);
         let n = entered(dev, c, n, kept, again)?;
         linear_backward_weight(dev, dprojected, n, [dwqkv, dbqkv], dims, acc);
+        if late.is_some() {
+            add_vectors(dev, vectors, dw);
+        }
     }
     if let Some(underway) = underway {
         dev.finish(underway)?;
     }
     if half.input() {
-        norm_backward(dev, m, x, norm_w, stats, dn, dx, GradTo { view: dnorm, acc });
+        norm_backward(dev, m, x, norm_w, stats, dn, dx, GradTo { view: dnorm, acc: vectors_acc });
     }
     Ok(())
+}
+
+/// The gradients of vectors, made with the first half of a backward, join those of the matrices.
+fn add_vectors(dev: &mut Dev, x: View, dw: GradTo) {
+    let y = dw.view.sub(0, x.len);
+    dev.run(if dw.acc { Op::Add { x, y } } else { Op::Copy { x, y } });
 }
 
 /// What `enter` gave in the forward: kept, or gathered again.
@@ -298,8 +312,13 @@ fn entered(dev: &mut Dev, c: &Work, n: View, kept: View, again: View) -> Result<
 /// Parameters, or their gradients: norm, bdown (D), norm behind it, win (G, D) = gate | up or up, bin (G), wdown (D, F).
 fn mlp_weights(m: &Decoder, w: View) -> [View; 6] {
     let (d, f, g) = (m.hidden, m.ffn, m.mlp_in());
-    let behind = only(m.sandwich_norms, m.norm_len());
-    w.split([m.norm_len(), only(m.mlp.bias, d), behind, g * d, only(m.mlp.bias, g), d * f])
+    let [norm, bdown, behind] = mlp_vectors(m);
+    w.split([norm, bdown, behind, g * d, only(m.mlp.bias, g), d * f])
+}
+
+/// Those of them that are vectors.
+fn mlp_vectors(m: &Decoder) -> [usize; 3] {
+    [m.norm_len(), only(m.mlp.bias, m.hidden), only(m.sandwich_norms, m.norm_len())]
 }
 
 /// n (R, D), stats, gathered n (T, D), h (T, G), s (T, F), and the three of `Out`.
@@ -334,8 +353,9 @@ pub fn mlp_tmp(c: &Work) -> [(DType, usize); 6] {
 }
 
 /// As [`attention_late`]; the gradient of the first product is in `saved`.
-pub fn mlp_late(c: &Work) -> [(DType, usize); 3] {
-    late_dy(c)
+pub fn mlp_late(c: &Work) -> [(DType, usize); 4] {
+    let [da, dy, full] = late_dy(c);
+    [da, dy, full, (c.dtype.precise(), mlp_vectors(c.model).iter().sum())]
 }
 
 /// x (R, D) -> y (R, D) = x + wdown f(win norm(x))
@@ -394,19 +414,21 @@ pub fn mlp_backward(
 ) -> Result<(), CommError> {
     let (c, m, acc) = (&mb.work, mb.work.model, dw.acc);
     let [norm_w, _, _, win, ..] = mlp_weights(m, w);
-    let [dnorm, dbdown, dbehind, dwin, dbin, dwdown] = mlp_weights(m, dw.view);
+    let [_, _, _, dwin, dbin, dwdown] = mlp_weights(m, dw.view);
     let [n, stats, kept, h, s, ..] = saved.carve(mlp_saved(c));
     let [dn, ds, da, full, again, dn_full] = carve_tmp(tmp, mlp_tmp(c));
-    let [da, dy_kept, full] = match late {
-        None => [da, da.sub(0, 0), full],
+    let [da, dy_kept, full, vectors] = match late {
+        None => [da, da.sub(0, 0), full, dw.view],
         Some(late) => late.carve(mlp_late(c)),
     };
+    let [dnorm, dbdown, dbehind] = vectors.split(mlp_vectors(m));
+    let vectors_acc = acc && late.is_none();
     let (out, places) = (mlp_out(mb, w, saved, full), [da, dy_kept]);
     let dims = [c.product_rows(), m.hidden, m.mlp_in()];
 
     let mut underway = None;
     if half.input() {
-        out.backward_input(dev, mb, [dwdown, dbdown, dbehind], acc, dx, ds, places)?;
+        out.backward_input(dev, mb, [dbdown, dbehind], vectors_acc, dx, ds, places)?;
         dev.run(match m.mlp.gated {
             true => Op::GatedBackward { h, ds, f: m.ffn, by: m.mlp.by },
             false => Op::ActivationBackward { h, ds, by: m.mlp.by },
@@ -418,12 +440,15 @@ pub fn mlp_backward(
         out.backward_weight(dev, mb, dwdown, acc, dx, s, places);
         let n = entered(dev, c, n, kept, again)?;
         linear_backward_weight(dev, h, n, [dwin, dbin], dims, acc);
+        if late.is_some() {
+            add_vectors(dev, vectors, dw);
+        }
     }
     if let Some(underway) = underway {
         dev.finish(underway)?;
     }
     if half.input() {
-        norm_backward(dev, m, x, norm_w, stats, dn, dx, GradTo { view: dnorm, acc });
+        norm_backward(dev, m, x, norm_w, stats, dn, dx, GradTo { view: dnorm, acc: vectors_acc });
     }
     Ok(())
 }

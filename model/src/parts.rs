@@ -124,7 +124,7 @@ impl Out {
         &self,
         dev: &mut Dev,
         mb: &MicroBatch,
-        [_, db, dnorm]: [View; 3],
+        [db, dnorm]: [View; 2],
         acc: bool,
         dy: View,
         ds: View,

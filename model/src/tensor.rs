@@ -215,6 +215,8 @@ impl MicroBatch<'_> {
 pub struct Dev<'a> {
     pub backend: &'a mut dyn Backend,
     pub group: Option<&'a mut dyn Communicator>,
+    /// Bytes that this rank has sent to the group.
+    pub sent: &'a mut f64,
 }
 
 /// A collective of the group under way.
@@ -228,9 +230,12 @@ impl Dev<'_> {
 
     pub(crate) fn start(&mut self, coll: Coll, src: Option<View>, dst: View) -> Result<Underway, CommError> {
         let after = self.backend.mark();
+        let whole = src.map_or(0, |src| src.len).max(dst.len);
         let src = src.map(|view| self.backend.lend(view, Access::Read));
+        let bytes = dst.dtype.bytes();
         let dst = self.backend.lend(dst, Access::Write);
         let group = self.group.as_deref_mut().expect("a tensor-parallel rank has a group");
+        *self.sent += coll.sent([group.rank(), group.size()], whole) * bytes as f64;
         Ok(Underway(group.start(after, coll, src, Some(dst))?))
     }
 

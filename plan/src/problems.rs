@@ -59,9 +59,14 @@ impl Plan {
             format!(
                 "train.reproducible = {n} with tied embeddings and schedule = \"zbv\", whose first rank adds gradients of both ends as they come; use another schedule"
             )
+        } else if at_once > 1 && self.mesh.sums_over_plane() {
+            format!(
+                "train.reproducible = {n} with weight groups of several replicas (parallel.weight.size = {} in isp): blocks are added up after every micro-batch, embedding and head once a step; use parallel.zero.stage = 3 instead, or 0",
+                self.mesh.weight
+            )
         } else if at_once > 1 && n != global {
             format!(
-                "train.reproducible = {n} with gradients added up after every micro-batch (parallel.zero.stage = 2 or 3, or parallel.weight.size > 1): one micro-batch is then a leaf; use {global}, the micro-batches of a step, or parallel.zero.stage = 1"
+                "train.reproducible = {n} with gradients added up after every micro-batch (parallel.zero.stage = 2 or 3): one micro-batch is then a leaf; use {global}, the micro-batches of a step, or parallel.zero.stage = 1"
             )
         } else {
             return vec![];

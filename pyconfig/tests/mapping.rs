@@ -183,6 +183,10 @@ fn layouts_are_mapped() {
         ("parallel", "tensor=dict(size=4)", "parallel.tensor", "{ size = 4, mode = 'mtp' }"),
         ("parallel", "tensor=dict(size=4, mode='fsp')", "parallel.tensor", "{ size = 4, mode = 'fsp' }"),
         ("parallel", "pipeline=4", "parallel.pipeline", "{ size = 4, schedule = '1f1b' }"),
+        ("parallel", "pipeline=dict(size=2, mode='ZBV')", "parallel.pipeline", "{ size = 2, schedule = 'zbv' }"),
+        ("parallel", "pipeline=dict(size=2, mode='ZBH1')", "parallel.pipeline", "{ size = 2, schedule = 'zb-h1' }"),
+        ("parallel", "zero1=dict(size=8, fsdp=True)", "parallel.zero", "{ stage = 3, size = 8 }"),
+        ("parallel", "zero1=dict(size=-1, fsdp=True)", "parallel.zero", "{ stage = 3, size = -1 }"),
         ("parallel", "tensor=dict(size=2, mode='isp'), weight=dict(size=4)", "parallel.weight", "{ size = 4 }"),
     ]);
 }
@@ -215,7 +219,6 @@ fn what_is_not_supported_is_refused_with_its_line() {
     let ckpt = |kind: &str| format!("load_ckpt_info=dict(path='local:x', content=('model',), ckpt_type={kind:?})");
     let rows: &[(&str, &str, &str)] = &[
         ("", "model_type = 'GEMMA'", "model_type = \"GEMMA\" is not mapped"),
-        ("model", "num_chunks=2", "model.num_chunks = 2 is not possible here: interleaved"),
         ("model", "drop_rate=0.1", "model.drop_rate = 0.1 is not possible here: there is no dropout; use 0"),
         ("model", "attn_drop_rate=0.1", "model.attn_drop_rate"),
         ("model", "residual_in_fp32=True", "model.residual_in_fp32"),
@@ -286,12 +289,11 @@ fn what_is_not_supported_is_refused_with_its_line() {
         ("hybrid_zero_optimizer", "clip_grad_norm=-1", "must not be negative"),
         ("grad_scaler", "growth_factor='x'", "grad_scaler.growth_factor = 'x': must be a positive number"),
         ("grad_scaler", "fp16=dict(initial_scal=1)", "did you mean grad_scaler.fp16.initial_scale?"),
-        ("parallel", "zero1=dict(size=8, fsdp=True)", "parallel.zero1.fsdp = True"),
         ("parallel", "tensor=dict(size=2, mode='2d')", "there are mtp, msp, fsp and isp"),
         ("parallel", "tensor=dict(size=0)", "parallel.tensor.size = 0: must be at least 1"),
         ("parallel", "tensor='2'", "parallel.tensor = '2': must be a dict"),
         ("parallel", "weight=dict(size=2)", "parallel.weight.size = 2 needs isp"),
-        ("parallel", "pipeline=dict(size=2, mode='ZBV')", "is not built; use \"1F1B\""),
+        ("parallel", "pipeline=dict(size=2, mode='GPIPE')", "there are 1F1B, ZBH1 and ZBV"),
         ("parallel", "sequence_2D=dict(enable=True)", "parallel.sequence_2D.enable = True"),
         ("", "batch_count = 7", "batch_count = 7 is not possible here"),
         ("", "modle = dict()", "modle is not a key that is known here; did you mean model?"),

@@ -107,7 +107,11 @@ fn backward(plan: &Plan, pass: &StageAction, half: Half, shape: StepShape, out: 
 fn backward_of(plan: &Plan, u: Unit, m: Micro, half: Half, shape: StepShape) -> Action {
     // With tied embeddings the head has been at the embedding's bucket before, if it is here.
     let after_head = plan.model.tied && u == Unit(0) && plan.tied_across().is_none();
-    let (place, first) = if plan.scatters(u) { (Place(0), true) } else { place_of(plan, m, shape) };
+    let (place, first) = match half {
+        Half::Input => (Place(0), true),
+        _ if plan.scatters(u) => (Place(0), true),
+        Half::Both | Half::Weight => place_of(plan, m, shape),
+    };
     Action::Backward { u, m, half, place, acc: after_head || !first }
 }
 

@@ -26,8 +26,12 @@ impl Action {
             Action::Forward { u, m } => format!("forward {} {}", unit(u), m.0),
             Action::Recompute { u, m } => format!("recompute {} {}", unit(u), m.0),
             Action::Backward { u, m, half, place, acc } => {
-                let to = if plan.scatters(u) { "unreduced".into() } else { format!("grad {}", place.0) };
-                format!("{} {} {} {} {to}", half_name(half), unit(u), m.0, arrow(acc))
+                let what = format!("{} {} {}", half_name(half), unit(u), m.0);
+                match half {
+                    Half::Input => what,
+                    _ if plan.scatters(u) => format!("{what} {} unreduced", arrow(acc)),
+                    _ => format!("{what} {} grad {}", arrow(acc), place.0),
+                }
             }
             Action::Scatter { u, m } => format!("scatter {} {}", unit(u), m.0),
             Action::Accumulate { u, m, place, acc } => {
@@ -64,7 +68,13 @@ impl Action {
                 let kind = UseKind::named(kind).expect("it was looked up");
                 Action::Unshard { u: unit(u)?, by: Use { kind, u: unit(of)?, m: micro(m)? } }
             }
-            [name, u, m, arrow @ ("->" | "+>"), ref to @ ..] if half_named(name).is_some() => {
+            ["backward_input", u, m] => {
+                let (half, place) = (Half::Input, Place(0));
+                Action::Backward { u: unit(u)?, m: micro(m)?, half, place, acc: false }
+            }
+            [name @ ("backward" | "backward_weight"), u, m, arrow @ ("->" | "+>"), ref to @ ..]
+                if half_named(name).is_some() =>
+            {
                 let (half, u, m, acc) =
                     (half_named(name).expect("it was looked up"), unit(u)?, micro(m)?, arrow == "+>");
                 let place = match (to, plan.scatters(u)) {

@@ -69,10 +69,10 @@ impl Action {
                 t.writes.extend(plan.works_forward(u, shape).then_some(Tmp(u, m)));
                 t
             }
-            // The gradients of vectors are there already.
-            Action::Backward { u, m, half: Half::Weight, place, .. } => {
+            Action::Backward { u, m, half: Half::Weight, place, acc } => {
                 let grad = plan.grad_to(u, m, place);
-                let mut t = touch([Saved(u, m), Late(u, m), grad], [grad]);
+                let mut t = touch([Saved(u, m), Late(u, m)], [grad]);
+                t.reads.extend(acc.then_some(grad));
                 t.writes.extend(plan.works_late().then_some(Tmp(u, m)));
                 t
             }
@@ -97,7 +97,10 @@ impl Action {
                         )
                     }
                 };
-                t.writes.extend((half == Half::Input).then_some(Late(u, m)));
+                if half == Half::Input {
+                    t.writes.push(Late(u, m));
+                    return t;
+                }
                 grads.dedup();
                 if acc {
                     t.reads.extend(&grads);

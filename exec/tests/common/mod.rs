@@ -1,7 +1,7 @@
 //! A small model on made-up tokens, trained in any layout.
 #![allow(dead_code)] // each test file uses a part
 use backend::{DType, Heads};
-use exec::{Hyper, Lanes, OptimizerConfig, Rank, State, StepConfig, TypeSums, World};
+use exec::{Hyper, Lanes, OptimizerConfig, Rank, State, StepConfig, StepResult, TypeSums, World};
 use model::{Decoder, Inputs, Phase, Tensor};
 use plan::{
     Mesh, Micro, ParallelConfig, PipelineConfig, PipelineSchedule, Plan, Recompute, SizeConfig, StepShape,
@@ -35,6 +35,10 @@ pub struct Layout {
     /// Micro-batches of the global step.
     pub micros: usize,
     pub tied: bool,
+    /// Query heads and key/value heads.
+    pub heads: (usize, usize),
+    pub vocab: usize,
+    pub ffn: usize,
     pub recompute: Recompute,
     /// Of parameters and activations.
     pub dtype: DType,
@@ -57,6 +61,9 @@ pub const ONE: Layout = Layout {
     leaves: 0,
     micros: 8,
     tied: false,
+    heads: (4, 2),
+    vocab: VOCAB,
+    ffn: 28,
     recompute: Recompute::NONE,
     dtype: DType::F32,
     lanes: Lanes::Direct,
@@ -66,12 +73,12 @@ pub const ONE: Layout = Layout {
 
 impl Layout {
     pub fn plan(&self) -> Plan {
-        let heads = Heads { n: 4, kv: 2, dim: 6 };
+        let heads = Heads { n: self.heads.0, kv: self.heads.1, dim: 6 };
         let model = Decoder {
             tied: self.tied,
             max_positions: T,
             init_std: 0.1,
-            ..Decoder::llama(VOCAB, 20, self.layers, heads, 28)
+            ..Decoder::llama(self.vocab, 20, self.layers, heads, self.ffn)
         };
         let mut plan = Plan::new(model, self.mesh(), self.dtype, T, self.leaves);
         plan.recompute = self.recompute;
@@ -195,21 +202,7 @@ pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps
             results.push(rank.step_result(0));
         }
         rank.finish().unwrap();
-        let mut state = vec![];
-        for (part, whole) in rank.parts() {
-            let (stepped, kept) = (rank.stepped(&part), rank.kept(&part));
-            for (name, of, range) in [
-                ("param", State::Param, if rank.plan.has_master() { stepped.clone() } else { kept }),
-                ("exp_avg", State::ExpAvg, stepped.clone()),
-                ("exp_avg_sq", State::ExpAvgSq, stepped),
-            ] {
-                for (here, there, len) in rank.plan.stretches(rank.id, &part, &whole, range) {
-                    let values = rank.get(of, &part, here..here + len);
-                    let bits: Vec<u32> = values.into_iter().map(f32::to_bits).collect();
-                    state.push((format!("{name} {}", whole.name), there, whole.len(), bits));
-                }
-            }
-        }
+        let state = state(rank);
         (results, state)
     };
     let programs = layout.programs(actions);
@@ -217,6 +210,34 @@ pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps
         false => world.launch(programs, body),
         true => world.launch_on(processes(programs.len(), world.timeout), programs, body),
     };
+    outcome(ranks)
+}
+
+/// Name, first element, elements of the whole, bits.
+pub type Held = (String, usize, usize, Vec<u32>);
+
+/// What a rank holds of parameters and moments.
+pub fn state(rank: &mut Rank) -> Vec<Held> {
+    let mut state = vec![];
+    for (part, whole) in rank.parts() {
+        let (stepped, kept) = (rank.stepped(&part), rank.kept(&part));
+        for (name, of, range) in [
+            ("param", State::Param, if rank.plan.has_master() { stepped.clone() } else { kept }),
+            ("exp_avg", State::ExpAvg, stepped.clone()),
+            ("exp_avg_sq", State::ExpAvgSq, stepped),
+        ] {
+            for (here, there, len) in rank.plan.stretches(rank.id, &part, &whole, range) {
+                let values = rank.get(of, &part, here..here + len);
+                let bits: Vec<u32> = values.into_iter().map(f32::to_bits).collect();
+                state.push((format!("{name} {}", whole.name), there, whole.len(), bits));
+            }
+        }
+    }
+    state
+}
+
+/// What all ranks have, once they agree about it.
+pub fn outcome(ranks: Vec<(Vec<StepResult>, Vec<Held>)>) -> Outcome {
     let mut held: BTreeMap<(String, usize, usize), Vec<u32>> = BTreeMap::new();
     let mut out = Outcome { losses: vec![], norms: vec![], types: vec![], state: BTreeMap::new() };
     for (results, state) in ranks {

@@ -46,7 +46,7 @@ fn sections(top: &mut Section, r: &mut Report) {
     train::lr_schedule(top, steps, r);
     train::precision(top, shape.precision, r);
     r.set_some("memory.recompute", shape.recompute);
-    parallel::parallel(top, r);
+    parallel::parallel(top, shape.chunks, r);
     checkpoint::checkpoint(ckpt, saves, steps, r);
     runtime(top, r);
     experts(top, kind, shape.experts, r);

@@ -41,6 +41,8 @@ pub struct Shape {
     pub recompute: Option<f64>,
     /// More than one expert a layer.
     pub experts: bool,
+    /// Stages of a rank, in a pipeline.
+    pub chunks: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,6 +58,7 @@ pub fn model(mut model: Section, kind: Kind, weights: Option<String>, r: &mut Re
     let m = &mut model;
     let precision = precision(m, r);
     let recompute = recompute(m, r);
+    let chunks = m.count(r, "num_chunks", 1).unwrap_or(1);
     same_arithmetic(m, r);
 
     let (shape, notes) = (r.settings.len(), r.notes.len());
@@ -73,7 +76,7 @@ pub fn model(mut model: Section, kind: Kind, weights: Option<String>, r: &mut Re
         r.set("model.init_from", dir);
     }
     model.end(r);
-    Shape { precision, recompute, experts }
+    Shape { precision, recompute, experts, chunks }
 }
 
 fn family(kind: Kind, r: &mut Report) {
@@ -149,12 +152,6 @@ fn same_arithmetic(m: &mut Section, r: &mut Report) {
     m.no_effect(r, why, &["embed_split_hidden", "parallel_output"]);
     let why = "no effect: there is no dropout to compute again";
     m.no_effect(r, why, &["dropout_selective_checkpoint"]);
-    m.only(
-        r,
-        "num_chunks",
-        Value::Int(1),
-        "interleaved pipelines are asked for by parallel.pipeline.chunks of a run file",
-    );
     m.only(r, "drop_rate", Value::Int(0), "there is no dropout");
     m.only(r, "attn_drop_rate", Value::Int(0), "there is no dropout");
     m.only(r, "residual_in_fp32", off.clone(), "the residual stream has the type of precision.params");

@@ -4,11 +4,12 @@ use crate::section::{Section, shown};
 use crate::value::Value;
 use toml::{Table, Value as Toml};
 
-pub fn parallel(top: &mut Section, r: &mut Report) {
+/// `chunks`: of `model`.
+pub fn parallel(top: &mut Section, chunks: i64, r: &mut Report) {
     let mut parallel = top.section(r, "parallel");
     let p = &mut parallel;
     let tensor = tensor(p, r);
-    pipeline(p, r);
+    pipeline(p, chunks, r);
     weight(p, &tensor, r);
     zero(p, r);
 
@@ -55,16 +56,26 @@ fn tensor(p: &mut Section, r: &mut Report) -> String {
     mode
 }
 
-fn pipeline(p: &mut Section, r: &mut Report) {
+fn pipeline(p: &mut Section, chunks: i64, r: &mut Report) {
     let mut pipeline = p.sized(r, "pipeline");
     let size = pipeline.count(r, "size", 1).unwrap_or(1);
-    // Matters with model.num_chunks > 1 only, which is refused.
-    pipeline.flag(r, "interleaved_overlap");
-    if let Some(given) = pipeline.text(r, "mode").filter(|given| !given.value.eq_ignore_ascii_case("1f1b")) {
-        r.refuse(&given.place, format!("{} = {:?} is not built; use \"1F1B\"", given.key, given.value));
+    let why = "no effect: transfers between stages always run beside what computes";
+    pipeline.no_effect_if_off(r, why, &["interleaved_overlap"]);
+    let mut schedule = if chunks > 1 && size > 1 { "interleaved" } else { "1f1b" };
+    if let Some(given) = pipeline.text(r, "mode") {
+        match given.value.to_ascii_uppercase().as_str() {
+            "1F1B" => {}
+            "ZBH1" => schedule = "zb-h1",
+            "ZBV" => schedule = "zbv",
+            _ => r.refuse(&given.place, format!("{} = {:?}: there are 1F1B, ZBH1 and ZBV", given.key, given.value)),
+        }
     }
     pipeline.end(r);
-    r.set("parallel.pipeline", table([("size", size.into()), ("schedule", "1f1b".into())]));
+    let mut keys = table([("size", size.into()), ("schedule", schedule.into())]);
+    if schedule == "interleaved" {
+        keys.insert("chunks".into(), chunks.into());
+    }
+    r.set("parallel.pipeline", keys);
 }
 
 fn weight(p: &mut Section, mode: &str, r: &mut Report) {
@@ -85,8 +96,7 @@ fn weight(p: &mut Section, mode: &str, r: &mut Report) {
 /// -1: over all data-parallel ranks; 1: not at all.
 fn zero(p: &mut Section, r: &mut Report) {
     let mut zero = p.sized(r, "zero1");
-    let why = "parameters are not sharded over data-parallel ranks; the optimizer's state is";
-    zero.only(r, "fsdp", Value::Bool(false), why);
+    let whole_only_in_use = zero.flag(r, "fsdp").is_some_and(|given| given.value);
     let given = zero.whole(r, "size");
     let size = given.as_ref().map_or(-1, |given| given.value);
     if let Some(given) = given.filter(|given| given.value < -1 || given.value == 0) {
@@ -99,6 +109,9 @@ fn zero(p: &mut Section, r: &mut Report) {
     }
     zero.end(r);
     let zero = match size {
+        _ if whole_only_in_use => {
+            table([("stage", 3.into()), ("size", if size > 0 { size.into() } else { (-1).into() })])
+        }
         -1 => table([("stage", 1.into()), ("size", (-1).into())]),
         n if n > 1 => table([("stage", 1.into()), ("size", n.into())]),
         _ => table([("stage", 0.into())]),

@@ -18,13 +18,15 @@ pub fn unshard(plan: &Plan, shape: StepShape, actions: Vec<Action>) -> Vec<Actio
     };
     let uses: Vec<(usize, Vec<Unit>)> =
         actions.iter().enumerate().map(|(i, a)| (i, needs(a))).filter(|(_, units)| !units.is_empty()).collect();
+    let computations: Vec<usize> = (0..actions.len()).filter(|&i| actions[i].as_use().is_some()).collect();
     let mut before: HashMap<usize, Vec<Action>> = HashMap::new();
     let mut last: HashMap<Unit, usize> = HashMap::new();
     for (number, (at, units)) in uses.iter().enumerate() {
         for &u in units {
             if last.insert(u, number).is_none_or(|last| number - last > KEPT) {
                 let by = actions[*at].as_use().expect("a computation");
-                let behind = uses[number.saturating_sub(1)].0;
+                let own = computations.partition_point(|i| i < at);
+                let behind = computations[own.saturating_sub(1)];
                 before.entry(behind).or_default().push(Action::Unshard { u, by });
             }
         }

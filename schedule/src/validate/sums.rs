@@ -16,22 +16,11 @@ enum Sum {
 /// The gradient that one unit's backward gives for one micro-batch.
 type Part = (Unit, Micro);
 
-/// The two halves of a backward write different parameters of a bucket: each is a sum of its own.
-const HALVES: [Half; 2] = [Half::Input, Half::Weight];
-
-fn halves(half: Half) -> &'static [Half] {
-    match half {
-        Half::Both => &HALVES,
-        Half::Input => &HALVES[..1],
-        Half::Weight => &HALVES[1..],
-    }
-}
-
 #[derive(Default)]
 pub(super) struct Sums {
-    grads: HashMap<(Unit, Place, Half), Sum>,
+    grads: HashMap<(Unit, Place), Sum>,
     /// Of a bucket and a micro-batch whose gradients are scattered.
-    unreduced: HashMap<(Unit, Micro, Half), Vec<Part>>,
+    unreduced: HashMap<(Unit, Micro), Vec<Part>>,
 }
 
 impl State<'_> {
@@ -75,17 +64,16 @@ impl State<'_> {
         if half != Half::Both && (self.plan.is_end(u) || !self.plan.split_backward) {
             return Err("the backward of this unit is not made in halves".into());
         }
-        for &half in halves(half) {
-            if !self.returned.insert((u, m, half)) {
-                return Err("a second time in one step".into());
-            }
+        let passes: &[Half] = if half == Half::Both { &[Half::Input, Half::Weight] } else { &[half] };
+        if !passes.iter().all(|half| self.returned.insert((u, m, *half))) {
+            return Err("a second time in one step".into());
         }
         if half == Half::Weight {
             if !self.has_returned(u, m, Half::Input) {
                 let name = self.plan.model.kind(u).name();
                 return Err(format!("`backward_input {name} {}` is missing before it", m.0));
             }
-            return self.add(u, (u, m), half, place, acc);
+            return self.add(u, (u, m), place, acc);
         }
         let head = self.plan.model.head();
         if u == head {
@@ -99,9 +87,13 @@ impl State<'_> {
         }
         let shared = self.plan.model.head_matrix_unit();
         if u == head && shared != u {
-            self.add(shared, (u, m), half, place, acc)?;
+            self.add(shared, (u, m), place, acc)?;
         }
-        self.add(u, (u, m), half, place, acc)?;
+        if half == Half::Both {
+            self.add(u, (u, m), place, acc)?;
+        } else if acc || place != Place(0) {
+            return Err("the first half of a backward puts no gradients anywhere".into());
+        }
         if u.0 > 0 {
             self.dx.insert(m, Unit(u.0 - 1));
         }
@@ -109,19 +101,17 @@ impl State<'_> {
     }
 
     /// Where a backward puts its gradients.
-    fn add(&mut self, bucket: Unit, part: Part, half: Half, place: Place, acc: bool) -> Result<(), String> {
+    fn add(&mut self, bucket: Unit, part: Part, place: Place, acc: bool) -> Result<(), String> {
         if !self.plan.scatters(bucket) {
-            return halves(half).iter().try_for_each(|&half| self.add_to(bucket, &[part], half, place, acc));
+            return self.add_to(bucket, &[part], place, acc);
         }
-        for &half in halves(half) {
-            match (self.sums.unreduced.get_mut(&(bucket, part.1, half)), acc) {
-                (None, false) => {
-                    self.sums.unreduced.insert((bucket, part.1, half), vec![part]);
-                }
-                (Some(parts), true) => parts.push(part),
-                (Some(_), false) => return Err("overwrites gradients that are not scattered yet".into()),
-                (None, true) => return Err("adds to gradients of this micro-batch, and there are none".into()),
+        match (self.sums.unreduced.get_mut(&(bucket, part.1)), acc) {
+            (None, false) => {
+                self.sums.unreduced.insert((bucket, part.1), vec![part]);
             }
+            (Some(parts), true) => parts.push(part),
+            (Some(_), false) => return Err("overwrites gradients that are not scattered yet".into()),
+            (None, true) => return Err("adds to gradients of this micro-batch, and there are none".into()),
         }
         Ok(())
     }
@@ -130,39 +120,32 @@ impl State<'_> {
         self.only_with("weight group that shares gradients of this unit", self.plan.scatters(u))?;
         self.holds(u)?;
         self.known(m)?;
-        let want = self.parts(u, m);
-        for half in HALVES {
-            let have = self.sums.unreduced.get(&(u, m, half)).cloned().unwrap_or_default();
-            if let Some((of, m)) = want.iter().find(|part| !have.contains(part)) {
-                return Err(format!("`backward {} {}` is missing before it", self.plan.model.kind(*of).name(), m.0));
+        let have = self.sums.unreduced.get(&(u, m)).cloned().unwrap_or_default();
+        match self.parts(u, m).iter().find(|part| !have.contains(part)) {
+            Some((of, m)) => {
+                Err(format!("`backward {} {}` is missing before it", self.plan.model.kind(*of).name(), m.0))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn accumulate(&mut self, u: Unit, m: Micro, place: Place, acc: bool) -> Result<(), String> {
         self.need(Action::Scatter { u, m })?;
-        for half in HALVES {
-            let Some(parts) = self.sums.unreduced.remove(&(u, m, half)) else {
-                return Err("a second time in one step".into());
-            };
-            self.add_to(u, &parts, half, place, acc)?;
-        }
-        Ok(())
+        let parts = self.sums.unreduced.remove(&(u, m)).ok_or("a second time in one step")?;
+        self.add_to(u, &parts, place, acc)
     }
 
-    fn add_to(&mut self, bucket: Unit, new: &[Part], half: Half, place: Place, acc: bool) -> Result<(), String> {
+    fn add_to(&mut self, bucket: Unit, new: &[Part], place: Place, acc: bool) -> Result<(), String> {
         let (plan, shape) = (self.plan, self.shape);
-        match (self.sums.grads.get_mut(&(bucket, place, half)), acc, half) {
-            // The weights' half comes to what the other half has begun.
-            (Some(_), false, _) => Err(format!("overwrites gradients in place {}", place.0)),
-            (None, true, _) => Err(format!("adds to place {}, which holds nothing", place.0)),
-            (None, false, _) => {
-                self.sums.grads.insert((bucket, place, half), Sum::Leaf(new.to_vec()));
+        match (self.sums.grads.get_mut(&(bucket, place)), acc) {
+            (Some(_), false) => Err(format!("overwrites gradients in place {}", place.0)),
+            (None, true) => Err(format!("adds to place {}, which holds nothing", place.0)),
+            (None, false) => {
+                self.sums.grads.insert((bucket, place), Sum::Leaf(new.to_vec()));
                 Ok(())
             }
-            (Some(Sum::Pair(..)), true, _) => Err(format!("adds to place {}, which holds a merged sum", place.0)),
-            (Some(Sum::Leaf(parts)), true, _) => {
+            (Some(Sum::Pair(..)), true) => Err(format!("adds to place {}, which holds a merged sum", place.0)),
+            (Some(Sum::Leaf(parts)), true) => {
                 let (last, first) = (parts.last().expect("a leaf is not empty").1, new[0].1);
                 if plan.leaf(last, shape) != plan.leaf(first, shape) {
                     return Err(format!(
@@ -184,14 +167,11 @@ impl State<'_> {
 
     pub(super) fn merge(&mut self, u: Unit, place: Place) -> Result<(), String> {
         self.holds(u)?;
-        let into = Place(place.0 - 1);
-        for half in HALVES {
-            let grads = &mut self.sums.grads;
-            let (Some(right), Some(left)) = (grads.remove(&(u, place, half)), grads.remove(&(u, into, half))) else {
-                return Err(format!("places {} and {} do not both hold a sum", into.0, place.0));
-            };
-            grads.insert((u, into, half), Sum::Pair(Box::new(left), Box::new(right)));
-        }
+        let (grads, into) = (&mut self.sums.grads, Place(place.0 - 1));
+        let (Some(right), Some(left)) = (grads.remove(&(u, place)), grads.remove(&(u, into))) else {
+            return Err(format!("places {} and {} do not both hold a sum", into.0, place.0));
+        };
+        grads.insert((u, into), Sum::Pair(Box::new(left), Box::new(right)));
         Ok(())
     }
 
@@ -209,29 +189,25 @@ impl State<'_> {
 
     /// All gradients of this rank are in place 0, added in the promised order.
     pub(super) fn complete(&self, u: Unit) -> Result<(), String> {
-        for half in HALVES {
-            let of_unit = self.sums.grads.iter().filter(|((v, _, h), _)| (*v, *h) == (u, half));
-            let seen: HashSet<Part> = of_unit.flat_map(|(_, sum)| flat(sum)).collect();
-            let missing: Vec<Part> =
-                self.micros().flat_map(|m| self.parts(u, m)).filter(|part| !seen.contains(part)).collect();
-            if !missing.is_empty() {
-                let split = self.plan.split_backward && half == Half::Weight && !self.plan.is_end(u);
-                let verb = match (self.plan.scatters(u), split) {
-                    (true, _) => "accumulate",
-                    (false, true) => "backward_weight",
-                    (false, false) => "backward",
-                };
-                let name = |(v, m): &Part| format!("`{verb} {} {}`", self.plan.model.kind(*v).name(), m.0);
-                let missing: Vec<String> = missing.iter().map(name).collect();
-                return Err(format!("{} is missing before it", missing.join(", ")));
-            }
-            let sum = self.sums.grads.get(&(u, Place(0), half)).map(|sum| self.in_turn(u, sum));
-            if sum.as_ref() != Some(&self.promised(u)) {
-                return Err(format!(
-                    "the gradients of {} are not summed in the promised order (leaves in increasing order, then pairs); a merge is missing, early or swapped",
-                    self.plan.model.kind(u).name()
-                ));
-            }
+        let of_unit = self.sums.grads.iter().filter(|((v, _), _)| *v == u);
+        let seen: HashSet<Part> = of_unit.flat_map(|(_, sum)| flat(sum)).collect();
+        let missing = self.micros().flat_map(|m| self.parts(u, m)).filter(|part| !seen.contains(part));
+        let verb = match self.plan.scatters(u) {
+            true => "accumulate",
+            false if self.plan.split_backward && !self.plan.is_end(u) => "backward_weight",
+            false => "backward",
+        };
+        let name = |(v, m): Part| format!("`{verb} {} {}`", self.plan.model.kind(v).name(), m.0);
+        let missing: Vec<String> = missing.map(name).collect();
+        if !missing.is_empty() {
+            return Err(format!("{} is missing before it", missing.join(", ")));
+        }
+        let sum = self.sums.grads.get(&(u, Place(0))).map(|sum| self.in_turn(u, sum));
+        if sum.as_ref() != Some(&self.promised(u)) {
+            return Err(format!(
+                "the gradients of {} are not summed in the promised order (leaves in increasing order, then pairs); a merge is missing, early or swapped",
+                self.plan.model.kind(u).name()
+            ));
         }
         Ok(())
     }
