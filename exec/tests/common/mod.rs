@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test file uses a part
 use backend::{DType, Heads};
 use exec::{Hyper, Lanes, OptimizerConfig, Rank, State, StepConfig, StepResult, TypeSums, World};
-use model::{Decoder, Inputs, Phase, Tensor};
+use model::{AttentionBias, Decoder, Inputs, Mlp, NormKind, Phase, Position, Tensor, Window, WindowLayers};
 use plan::{
     Mesh, Micro, ParallelConfig, PipelineConfig, PipelineSchedule, Plan, Recompute, SizeConfig, StepShape,
     TensorConfig, ZeroConfig,
@@ -35,6 +35,8 @@ pub struct Layout {
     /// Micro-batches of the global step.
     pub micros: usize,
     pub tied: bool,
+    /// With everything that a decoder may have: ALiBi, biases, norms of heads and behind blocks, unit rows, caps.
+    pub rich: bool,
     /// Query heads and key/value heads.
     pub heads: (usize, usize),
     pub vocab: usize,
@@ -61,6 +63,7 @@ pub const ONE: Layout = Layout {
     leaves: 0,
     micros: 8,
     tied: false,
+    rich: false,
     heads: (4, 2),
     vocab: VOCAB,
     ffn: 28,
@@ -80,6 +83,7 @@ impl Layout {
             init_std: 0.1,
             ..Decoder::llama(self.vocab, 20, self.layers, heads, self.ffn)
         };
+        let model = if self.rich { rich(model) } else { model };
         let mut plan = Plan::new(model, self.mesh(), self.dtype, T, self.leaves);
         plan.recompute = self.recompute;
         plan.split_backward = self.policy.splits_backward();
@@ -132,6 +136,24 @@ impl Layout {
             record: false,
             clock: None,
         }
+    }
+}
+
+fn rich(plain: Decoder) -> Decoder {
+    Decoder {
+        norm: NormKind::Layer,
+        sandwich_norms: true,
+        attention_bias: AttentionBias::All,
+        qk_norm: true,
+        window: Some(Window { size: 6, layers: WindowLayers::ButEvery(2) }),
+        position: Position::Alibi,
+        score_cap: Some(20.0),
+        logit_cap: Some(15.0),
+        mlp: Mlp { bias: true, ..plain.mlp },
+        scaled_embedding: true,
+        embed_grad_scale: 0.5,
+        norm_head: !plain.tied,
+        ..plain
     }
 }
 
