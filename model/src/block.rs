@@ -18,10 +18,10 @@ pub use attention::{
 };
 pub use mlp::{mlp_backward, mlp_forward, mlp_inner, mlp_late, mlp_saved, mlp_tmp};
 
-use crate::tensor::{self, Dev, Work};
+use crate::tensor::{Dev, Underway, Work};
 use crate::{Decoder, Inputs, Position, Rope};
 use backend::{DType, Op, Rotation, View};
-use comm::CommError;
+use comm::{Coll, CommError};
 
 /// A micro-batch of T tokens on its way through the model.
 #[derive(Clone, Copy)]
@@ -102,10 +102,19 @@ fn add_vectors(dev: &mut Dev, x: View, dw: GradTo) {
     dev.run(if dw.acc { Op::Add { x, y } } else { Op::Copy { x, y } });
 }
 
-/// What `enter` gave in the forward: kept, or gathered again.
-fn entered(dev: &mut Dev, c: &Work, n: View, kept: View, again: View) -> Result<View, CommError> {
-    if kept.len > 0 {
-        return Ok(kept);
+/// What `enter` gave in the forward is gathered again, where it was not kept; the next product hides it.
+fn enter_again(dev: &mut Dev, c: &Work, n: View, kept: View, again: View) -> Result<Option<Underway>, CommError> {
+    if kept.len > 0 || !c.gathers() {
+        return Ok(None);
     }
-    tensor::enter(dev, c, n, again)
+    dev.start(Coll::AllGather, Some(n), again).map(Some)
+}
+
+/// What `enter` gave in the forward: kept, or gathered again by now.
+fn entered(dev: &mut Dev, n: View, kept: View, again: View, underway: Option<Underway>) -> Result<View, CommError> {
+    match underway {
+        Some(underway) => dev.finish(underway).map(|()| again),
+        None if kept.len > 0 => Ok(kept),
+        None => Ok(n),
+    }
 }

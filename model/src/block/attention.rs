@@ -1,5 +1,5 @@
 //! x + wo attention(rope(wqkv norm(x))), forward and backward.
-use super::{GradTo, Half, MicroBatch, add_vectors, carve_tmp, entered, late_dy, only, out_saved};
+use super::{GradTo, Half, MicroBatch, add_vectors, carve_tmp, enter_again, entered, late_dy, only, out_saved};
 use crate::parts::{Out, linear, linear_backward_weight, norm, norm_backward};
 use crate::tensor::{self, Dev, Work};
 use crate::{AttentionBias, Decoder, Inputs, TensorMode};
@@ -172,7 +172,7 @@ pub fn attention_backward(
     let (s, ds) = if exchanged { (o_rows, d_o_rows) } else { (o, d_o) };
     let dims = [c.product_rows(), m.hidden, m.heads.qkv()];
 
-    let mut underway = None;
+    let (mut underway, mut regathered) = (None, None);
     if half.input() {
         out.backward_input(dev, mb, [dbo, dbehind], vectors_acc, dx, ds, places)?;
         if exchanged {
@@ -187,13 +187,19 @@ pub fn attention_backward(
             let (heads, dqkv, acc) = (m.heads, dprojected, vectors_acc);
             dev.run(Op::HeadNormBackward { x: raw, w: qk_norm, rstd: raw_rstd, dqkv, dw: dqk_norm, heads, acc });
         }
+        if half.weight() {
+            regathered = enter_again(dev, c, n, kept, again)?;
+        }
         let dx = tensor::before_enter(c, dn, dn_full);
         dev.run(Op::LinearBackwardInput { dy: dprojected, w: wqkv, dx, dims });
         underway = tensor::enter_backward(dev, c, dn, dn_full)?;
     }
     if half.weight() {
+        if !half.input() {
+            regathered = enter_again(dev, c, n, kept, again)?;
+        }
         out.backward_weight(dev, mb, dwo, acc, dx, s, places);
-        let n = entered(dev, c, n, kept, again)?;
+        let n = entered(dev, n, kept, again, regathered)?;
         linear_backward_weight(dev, dprojected, n, [dwqkv, dbqkv], dims, acc);
         if late.is_some() {
             add_vectors(dev, vectors, dw);

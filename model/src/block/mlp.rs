@@ -1,5 +1,5 @@
 //! x + wdown f(win norm(x)), forward and backward. G is 2F with a gate, else F.
-use super::{GradTo, Half, MicroBatch, add_vectors, carve_tmp, entered, late_dy, only, out_saved};
+use super::{GradTo, Half, MicroBatch, add_vectors, carve_tmp, enter_again, entered, late_dy, only, out_saved};
 use crate::parts::{Out, linear, linear_backward_weight, norm, norm_backward};
 use crate::tensor::{self, Dev, Work};
 use crate::{Decoder, TensorMode};
@@ -123,19 +123,25 @@ pub fn mlp_backward(
     let (out, places) = (mlp_out(mb, w, saved, full), [da, dy_kept]);
     let dims = [c.product_rows(), m.hidden, m.mlp_in()];
 
-    let mut underway = None;
+    let (mut underway, mut regathered) = (None, None);
     if half.input() {
         out.backward_input(dev, mb, [dbdown, dbehind], vectors_acc, dx, ds, places)?;
         dev.run(match m.mlp.gated {
             true => Op::GatedBackward { h, ds, f: m.ffn, by: m.mlp.by },
             false => Op::ActivationBackward { h, ds, by: m.mlp.by },
         });
+        if half.weight() {
+            regathered = enter_again(dev, c, n, kept, again)?;
+        }
         dev.run(Op::LinearBackwardInput { dy: h, w: win, dx: tensor::before_enter(c, dn, dn_full), dims });
         underway = tensor::enter_backward(dev, c, dn, dn_full)?;
     }
     if half.weight() {
+        if !half.input() {
+            regathered = enter_again(dev, c, n, kept, again)?;
+        }
         out.backward_weight(dev, mb, dwdown, acc, dx, s, places);
-        let n = entered(dev, c, n, kept, again)?;
+        let n = entered(dev, n, kept, again, regathered)?;
         linear_backward_weight(dev, h, n, [dwin, dbin], dims, acc);
         if late.is_some() {
             add_vectors(dev, vectors, dw);
