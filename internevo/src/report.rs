@@ -18,7 +18,8 @@ pub struct Metrics {
 
 impl Metrics {
     fn write(&mut self, row: &Value) -> Result<()> {
-        writeln!(self.rows, "{row}").context("cannot write metrics.jsonl")?;
+        // At once, so that whoever reads it, or is left with it after a kill, has whole rows.
+        self.rows.write_all(format!("{row}\n").as_bytes()).context("cannot write metrics.jsonl")?;
         self.events.as_mut().map_or(Ok(()), |events| events.row(row))
     }
 }
