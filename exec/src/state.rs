@@ -203,7 +203,8 @@ impl Rank {
 
     /// The row that a prefill or decode program was asked for.
     pub fn logits(&mut self, program: usize) -> Vec<f32> {
-        download_floats(&mut *self.dev, self.programs[program].memory.view(Res::Logits))
+        let logits = self.programs[program].memory.view(Res::Logits).sub(0, self.plan.model.vocab);
+        download_floats(&mut *self.dev, logits)
     }
 }
 

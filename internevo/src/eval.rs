@@ -1,5 +1,6 @@
 //! `internevo eval`: the loss of a checkpoint on a text or on tokens.
-use crate::{job, report, solo};
+use crate::solo::{self, Ranks};
+use crate::{job, report};
 use anyhow::{Context, Result, anyhow, bail};
 use checkpoint::HfDir;
 use data::{IGNORE, Tokenizer};
@@ -26,7 +27,10 @@ pub struct Args {
     /// Tokens of a window; by default the model's context, at most 1024
     #[arg(long)]
     seq_len: Option<usize>,
-    /// Compute threads; by default one a core
+    /// Ranks that share the model by tensor parallelism, as threads
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    ranks: u16,
+    /// Compute threads of all ranks; by default one a core
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
     /// One JSON object: loss, perplexity, tokens
@@ -57,7 +61,8 @@ pub fn main(args: &Args) -> Result<()> {
     if seq_len == 0 {
         bail!("--seq-len 0: must be at least 1");
     }
-    let loss = evaluate(&dir, &ids, seq_len, args.threads.map_or_else(job::cores, usize::from))?;
+    let threads = args.threads.map_or_else(job::cores, usize::from);
+    let loss = evaluate(&dir, &ids, seq_len, Ranks { ranks: args.ranks.into(), threads })?;
     let (mean, tokens) = (loss.mean(), loss.tokens as u64);
     if args.json {
         println!("{}", json!({ "loss": mean, "perplexity": mean.exp(), "tokens": tokens }));
@@ -67,18 +72,20 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn evaluate(dir: &HfDir, ids: &[u32], seq_len: usize, threads: usize) -> Result<Loss> {
+fn evaluate(dir: &HfDir, ids: &[u32], seq_len: usize, ranks: Ranks) -> Result<Loss> {
     let waiting = report::waiting(&format!("evaluating {} tokens in windows of {seq_len}", ids.len()));
     let shape = StepShape { phase: Phase::Eval, t: seq_len, micros: 1 };
-    let mut rank = solo::open(dir, seq_len, &[shape], threads)?;
-    let mut all = vec![];
-    for start in (0..ids.len() - 1).step_by(seq_len) {
-        let window = window(&ids[start..ids.len().min(start + seq_len + 1)], seq_len);
-        exec::run(&mut rank, 0, Hyper { lr: 0.0, step: 1 }, &mut |_| window.clone())?;
-        all.extend(rank.eval_losses(0)?);
-    }
+    let loss = solo::run(dir, seq_len, &[shape], ranks, |rank| {
+        let mut all = vec![];
+        for start in (0..ids.len() - 1).step_by(seq_len) {
+            let window = window(&ids[start..ids.len().min(start + seq_len + 1)], seq_len);
+            exec::run(rank, 0, Hyper { lr: 0.0, step: 1 }, &mut |_| window.clone())?;
+            all.extend(rank.eval_losses(0)?);
+        }
+        Ok(Losses::sum(all).all)
+    });
     waiting.finish_and_clear();
-    Ok(Losses::sum(all).all)
+    loss
 }
 
 /// Inputs without the last token, labels without the first; a short window is filled up without labels.

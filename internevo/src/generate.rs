@@ -1,6 +1,7 @@
 //! `internevo generate`: text from a checkpoint, through the planned prefill and decode programs.
+use crate::job;
 use crate::sampling::Sampling;
-use crate::{job, solo};
+use crate::solo::{self, Ranks};
 use anyhow::{Context, Result, bail};
 use checkpoint::HfDir;
 use data::Tokenizer;
@@ -41,7 +42,10 @@ pub struct Args {
     /// Do not stop at the end-of-text token
     #[arg(long)]
     ignore_eos: bool,
-    /// Compute threads; by default one a core
+    /// Ranks that share the model by tensor parallelism, as threads
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    ranks: u16,
+    /// Compute threads of all ranks; by default one a core
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
     /// One JSON object instead of text
@@ -80,23 +84,25 @@ pub fn main(args: &Args) -> Result<()> {
     }
 
     let eos = tokenizer.as_ref().filter(|_| !args.ignore_eos).map(|t| t.eos_id());
-    let mut generator = Generator::new(
-        &dir,
-        prompt.len().saturating_add(args.max_new_tokens),
-        args.threads.map_or_else(job::cores, usize::from),
-    )?;
-    let mut stream = tokenizer.as_ref().filter(|_| !args.json).map(|t| t.stream());
-    if let (Some(text), false) = (&args.prompt, args.json) {
-        print(text)?;
-    }
-    let out = generator.generate(&prompt, args.max_new_tokens, &sampling, eos, &mut |id| match &mut stream {
-        Some(stream) => print(&stream.push(id)?),
-        None if args.json => Ok(()),
-        None => print(&format!("{id} ")),
+    let ranks = Ranks { ranks: args.ranks.into(), threads: args.threads.map_or_else(job::cores, usize::from) };
+    let wanted = prompt.len().saturating_add(args.max_new_tokens);
+    // Every rank has all logits and picks the same tokens; one of them tells.
+    let out = Generator::run(&dir, wanted, ranks, |generator| {
+        let told = generator.is_first() && !args.json;
+        let mut stream = tokenizer.as_ref().filter(|_| told).map(|t| t.stream());
+        if let (Some(text), true) = (&args.prompt, told) {
+            print(text)?;
+        }
+        let out = generator.generate(&prompt, args.max_new_tokens, &sampling, eos, &mut |id| match &mut stream {
+            Some(stream) => print(&stream.push(id)?),
+            None if told => print(&format!("{id} ")),
+            None => Ok(()),
+        })?;
+        if let Some(stream) = stream {
+            print(&stream.finish()?)?;
+        }
+        Ok(out)
     })?;
-    if let Some(stream) = stream {
-        print(&stream.finish()?)?;
-    }
     if args.json {
         let text = tokenizer.as_ref().map(|t| t.decode(&out.ids)).transpose()?;
         let mut row = json!({ "prompt_tokens": prompt, "tokens": out.ids, "text": text, "stopped_by": out.stopped_by,
@@ -131,8 +137,8 @@ impl Args {
 }
 
 /// A model with its cache: tokens go in, logits come out.
-pub struct Generator {
-    rank: Rank,
+pub struct Generator<'a> {
+    rank: &'a mut Rank,
     shapes: [StepShape; 2],
     context: usize,
     /// Tokens in the cache.
@@ -148,14 +154,23 @@ pub struct Generated {
     pub prompt_logits: Vec<f32>,
 }
 
-impl Generator {
+impl Generator<'_> {
     /// `wanted`: tokens of the prompt and of the answer. The context is that or the model's, whichever is less.
-    pub fn new(dir: &HfDir, wanted: usize, threads: usize) -> Result<Generator> {
+    pub fn run<T: Send>(
+        dir: &HfDir,
+        wanted: usize,
+        ranks: Ranks,
+        body: impl Fn(&mut Generator) -> Result<T> + Sync,
+    ) -> Result<T> {
         let context = wanted.min(dir.decoder().max_positions);
         let prefill = StepShape { phase: Phase::Prefill, t: CHUNK.min(context), micros: 1 };
         let shapes = [prefill, StepShape { phase: Phase::Decode, t: 1, micros: 1 }];
-        let rank = solo::open(dir, context, &shapes, threads)?;
-        Ok(Generator { rank, shapes, context, at: 0 })
+        solo::run(dir, context, &shapes, ranks, |rank| body(&mut Generator { rank, shapes, context, at: 0 }))
+    }
+
+    /// Of the ranks that generate the same.
+    pub fn is_first(&self) -> bool {
+        self.rank.id.0 == 0
     }
 
     /// Logits (V) after the last of `ids`.
@@ -170,7 +185,7 @@ impl Generator {
                 bail!("{} tokens do not fit the context of {}", self.at + rest.len(), self.context);
             }
             let slab = Inputs::cached(now, self.at, t);
-            exec::run(&mut self.rank, program, Hyper { lr: 0.0, step: 1 }, &mut |_| slab.clone())?;
+            exec::run(self.rank, program, Hyper { lr: 0.0, step: 1 }, &mut |_| slab.clone())?;
             self.at += now.len();
             logits = self.rank.logits(program);
             rest = later;
@@ -221,8 +236,10 @@ pub fn show_sample(dir: &Path, prompt: &str, threads: usize) -> Result<()> {
         return Ok(());
     }
     let sampling = Sampling { temperature: 0.7, top_k: 0, top_p: 0.9, seed: 0 };
-    let mut generator = Generator::new(&HfDir::open(dir)?, ids.len() + NEW, threads)?;
-    let out = generator.generate(&ids, NEW, &sampling, Some(tokenizer.eos_id()), &mut |_| Ok(()))?;
+    let ranks = Ranks { ranks: 1, threads };
+    let out = Generator::run(&HfDir::open(dir)?, ids.len() + NEW, ranks, |generator| {
+        generator.generate(&ids, NEW, &sampling, Some(tokenizer.eos_id()), &mut |_| Ok(()))
+    })?;
     println!("\n--- a sample: prompt, then what the model writes ---\n{prompt}│{}\n---", tokenizer.decode(&out.ids)?);
     println!("more: internevo generate {} --prompt '...'", dir.display());
     Ok(())

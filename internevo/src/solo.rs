@@ -1,35 +1,62 @@
-//! A checkpoint on one rank, for the commands that do not train.
+//! A checkpoint on the ranks of a tensor-parallel group, often one, for the commands that do not train.
 use crate::job;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use backend::DType;
 use checkpoint::HfDir;
 use exec::{Lanes, Rank, State, StepConfig, World};
-use plan::{Mesh, PipelineSchedule, Plan, RankId, StepShape};
+use model::{Tensor, TensorMode};
+use plan::{Mesh, PipelineSchedule, Plan, StepShape};
 use schedule::RankPrograms;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// One program for each shape, with `positions` tokens of context, and the weights in place.
-pub fn open(dir: &HfDir, positions: usize, shapes: &[StepShape], threads: usize) -> Result<Rank> {
-    let plan = Arc::new(Plan::new(dir.decoder().clone(), Mesh::SOLO, DType::F32, positions, 0));
-    let programs = RankPrograms::new(&plan, RankId(0), shapes, PipelineSchedule::OneFOneB);
-    job::check_memory(None, std::slice::from_ref(&programs), 1, |_| {
-        "try fewer tokens at once, or a machine with more memory".into()
-    })?;
+/// Threads of this process that share the model, and the compute threads of all.
+#[derive(Clone, Copy)]
+pub struct Ranks {
+    pub ranks: usize,
+    pub threads: usize,
+}
+
+/// Runs `body` on every rank, with one program for each shape, `positions` tokens of context, and the weights in place. The
+/// result is that of rank 0; all come to the same.
+pub fn run<T: Send>(
+    dir: &HfDir,
+    positions: usize,
+    shapes: &[StepShape],
+    Ranks { ranks, threads }: Ranks,
+    body: impl Fn(&mut Rank) -> Result<T> + Sync,
+) -> Result<T> {
+    let tensor = Tensor { mode: TensorMode::Mtp, size: ranks };
+    if let Some(problem) = dir.decoder().cannot_be_cut(tensor).first() {
+        bail!("--ranks {ranks}: the ranks share the model by tensor parallelism, and {problem}");
+    }
+    let plan = Arc::new(Plan::new(dir.decoder().clone(), Mesh { tensor, ..Mesh::SOLO }, DType::F32, positions, 0));
+    let programs: Vec<RankPrograms> =
+        plan.mesh.ranks().map(|r| RankPrograms::new(&plan, r, shapes, PipelineSchedule::OneFOneB)).collect();
+    job::check_memory(None, &programs, ranks, |_| "try fewer tokens at once, or a machine with more memory".into())?;
     let world = World {
         plan,
         step: StepConfig::default(),
         lanes: Lanes::Direct,
-        threads,
-        timeout: Duration::ZERO,
+        threads: (threads / ranks).max(1),
+        timeout: job::TIMEOUT,
         record: false,
         clock: None,
     };
-    let mut rank = world.solo(programs);
-    for spec in rank.params() {
-        let mut values = vec![0.0; spec.len()];
-        dir.read(&spec.name, 0, &mut values)?;
-        rank.set(State::Param, &spec, 0, &values);
+    let results = world.launch(programs, |rank| {
+        put_weights(rank, dir)?;
+        body(rank)
+    });
+    Ok(results.into_iter().collect::<Result<Vec<T>>>()?.swap_remove(0))
+}
+
+fn put_weights(rank: &mut Rank, dir: &HfDir) -> Result<()> {
+    for (part, whole) in rank.parts() {
+        // Rows that fill up the vocabulary are zeros.
+        let mut values = vec![0.0; part.len()];
+        for (here, there, len) in rank.plan.stretches(rank.id, &part, &whole, 0..part.len()) {
+            dir.read(&whole.name, there, &mut values[here..here + len])?;
+        }
+        rank.set(State::Param, &part, 0, &values);
     }
-    Ok(rank)
+    Ok(())
 }

@@ -178,3 +178,37 @@ lr = 2e-2
     assert_eq!((tokens(&longer).len(), longer["stopped_by"].as_str()), (60, Some("max_new_tokens")));
     assert_eq!(desk.ok("generate runs/same/checkpoints/step_60 --prompt one"), "one two three\n");
 }
+
+/// The ranks of a tensor-parallel group share a model; they come to the same tokens and the same loss.
+#[test]
+fn ranks_share_a_model() {
+    let mut shared = 0;
+    for name in GOLDENS {
+        let (desk, dir) = (Desk::new(), golden(name).display().to_string());
+        let ask = |more: &str| {
+            desk.run(&format!("generate {dir} --prompt-tokens 3,1,4,1,5 --max-new-tokens 9 --json --logits {more}"))
+        };
+        let tokens_file = golden(name).join("tokens.bin").display().to_string();
+        let loss = |more: &str| desk.json(&format!("eval {dir} --tokens {tokens_file} --seq-len 16 --json {more}"));
+        for ranks in [2, 3, 4] {
+            let cut = ask(&format!("--ranks {ranks}"));
+            if cut.code != Some(0) {
+                cut.refused(&[&format!("--ranks {ranks}: the ranks share the model"), "does not divide"]);
+                continue;
+            }
+            let [cut, one]: [Value; 2] = [cut, ask("")].map(|out| serde_json::from_str(&out.out).unwrap());
+            assert_eq!(tokens(&cut), tokens(&one), "{name} on {ranks} ranks");
+            let logits = |answer: &Value| -> Vec<f64> {
+                answer["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+            };
+            let (cut, one) = (logits(&cut), logits(&one));
+            let largest = one.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+            assert!(cut.len() == one.len() && cut.iter().zip(&one).all(|(a, b)| (a - b).abs() <= 1e-5 * largest));
+            let [cut, one] = [format!("--ranks {ranks}"), String::new()].map(|more| loss(&more));
+            let near = |key: &str| (cut[key].as_f64().unwrap() / one[key].as_f64().unwrap() - 1.0).abs() < 1e-6;
+            assert!(near("loss") && near("tokens"), "{name} on {ranks} ranks: {cut} {one}");
+            shared += 1;
+        }
+    }
+    assert!(shared > 0, "some golden can be shared");
+}

@@ -105,7 +105,7 @@ pub enum HeadOut {
     Nothing,
     /// In evaluation: the stats of the micro-batch, (1 + 3 K) f64 as `Op::CrossEntropyLoss` writes them.
     Stats(View),
-    /// (V), in cached phases.
+    /// (V), in cached phases; of a tensor-parallel group with what fills the vocabulary up.
     Logits(View),
 }
 
@@ -169,7 +169,11 @@ pub fn head_forward(
         }
         HeadOut::Logits(y) => {
             dev.run(Op::Linear { x: n, w, add: None, y: logits, dims: [1, d, v] });
-            dev.run(Op::Copy { x: logits, y });
+            match c.tensor.size {
+                1 => dev.run(Op::Copy { x: logits, y }),
+                // One row: the columns of all ranks, one after the other.
+                _ => dev.collect(Coll::AllGather, Some(logits), y)?,
+            }
             if let Some(cap) = m.logit_cap {
                 dev.run(Op::SoftCap { z: y, cap });
             }

@@ -2,6 +2,7 @@
 use super::median;
 use crate::generate::Generator;
 use crate::job;
+use crate::solo::Ranks;
 use anyhow::{Result, bail};
 use checkpoint::HfDir;
 use serde_json::json;
@@ -33,7 +34,6 @@ pub fn main(args: &Args) -> Result<()> {
     let dir = HfDir::open(&args.checkpoint)?;
     let threads = args.threads.map_or_else(job::cores, usize::from);
     let tokens = args.tokens as usize + WARM_UP;
-    let mut generator = Generator::new(&dir, tokens + 1, threads)?;
     let decoder = dir.decoder();
     if decoder.max_positions < tokens + 1 {
         bail!("--tokens {}: the model has {} positions", args.tokens, decoder.max_positions);
@@ -41,19 +41,22 @@ pub fn main(args: &Args) -> Result<()> {
     let bytes = decoder.flops_per_token(0) / 6.0 * size_of::<f32>() as f64;
     let memory = vec![1u64; (bytes / 8.0) as usize];
 
-    let (mut times, mut reads, mut logits) = (vec![], vec![], generator.feed(&[0])?);
-    for i in 0..tokens {
-        let id = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
-        let began = Instant::now();
-        logits = generator.feed(&[id as u32])?;
-        let took = began.elapsed();
-        if i >= WARM_UP {
-            times.push(took);
-            if i % 4 == 0 {
-                reads.push(read(&memory, threads));
+    let (times, reads) = Generator::run(&dir, tokens + 1, Ranks { ranks: 1, threads }, |generator| {
+        let (mut times, mut reads, mut logits) = (vec![], vec![], generator.feed(&[0])?);
+        for i in 0..tokens {
+            let id = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
+            let began = Instant::now();
+            logits = generator.feed(&[id as u32])?;
+            let took = began.elapsed();
+            if i >= WARM_UP {
+                times.push(took);
+                if i % 4 == 0 {
+                    reads.push(read(&memory, threads));
+                }
             }
         }
-    }
+        Ok((times, reads))
+    })?;
     let (token, bandwidth) = (median(&times), bytes / median(&reads).as_secs_f64());
     let rate = 1.0 / token.as_secs_f64();
     let fraction = rate * bytes / bandwidth;
