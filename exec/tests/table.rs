@@ -375,6 +375,39 @@ fn a_sum_that_is_left_out_is_seen() {
     }
 }
 
+/// One rank that scales its loss by half is seen, whatever the ranks share.
+#[test]
+fn a_halved_scale_is_seen() {
+    let layouts = [
+        Layout { data: 2, zero: 2, ..BASE },
+        Layout { data: 2, zero: 2, stage: 3, ..BASE },
+        Layout { pipeline: 2, tied: true, ..BASE },
+        tensor(MTP, 2),
+        tensor(MSP, 2),
+        Layout { weight: 2, ..tensor(ISP, 2) },
+    ];
+    for layout in layouts {
+        let run = |scale: f64| {
+            let world = World { timeout: std::time::Duration::from_secs(120), ..layout.world() };
+            outcome(world.launch(layout.programs(&layout.actions()), |rank| {
+                init(rank);
+                rank.set_loss_scale([if rank.id.0 == 1 { scale } else { 1.0 }, 0.0, 0.0]);
+                let results = (0..STEPS).map(|index| {
+                    step(rank, layout.shape(), index);
+                    rank.step_result(0)
+                });
+                let results = results.collect();
+                rank.finish().unwrap();
+                (results, common::state(rank))
+            }))
+        };
+        let alone = common::train(&one(&layout), STEPS);
+        near(&run(1.0), &alone, 2e-6, 1e-3).unwrap();
+        let halved = std::panic::catch_unwind(|| run(0.5));
+        assert!(halved.is_err() || near(&halved.unwrap(), &alone, 2e-6, 1e-3).is_err(), "{layout:?}");
+    }
+}
+
 /// What it takes to be a leaf: another order of the same sums has other bits.
 #[test]
 fn a_swapped_group_has_other_bits() {

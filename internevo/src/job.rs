@@ -4,8 +4,8 @@ use crate::course::Course;
 use anyhow::{Context, Result, anyhow, bail};
 use backend::{REGIONS, Region};
 use exec::{Lanes, StepConfig, World};
-use model::{Decoder, Phase};
-use plan::{PipelineSchedule, Plan, RankId, StepShape};
+use model::{Decoder, Phase, Tensor};
+use plan::{Mesh, PipelineSchedule, Plan, RankId, StepShape};
 use schedule::{Action, RankPrograms, text, validate};
 use std::path::Path;
 use std::sync::Arc;
@@ -32,16 +32,16 @@ impl Job {
     /// All reasons at once why the config cannot be laid out on so many ranks. Losses are summed by `types` of tokens.
     pub fn new(config: &RunConfig, decoder: Decoder, types: usize, ranks: usize) -> Result<Job> {
         let mut problems = decoder.problems();
-        let mesh = config.parallel.mesh(ranks).map_err(|p| problems.extend(p)).unwrap_or(plan::Mesh::SOLO);
-        if problems.is_empty() {
-            problems.extend(decoder.cannot_be_cut(mesh.tensor));
-        }
+        let mesh = config.parallel.mesh(ranks).map_err(|p| problems.extend(p)).unwrap_or(Mesh::SOLO);
         let micros = config.micro_batches(mesh.data).map_err(|p| problems.push(p)).unwrap_or(1);
         let seq_len = config.data.seq_len;
         // What follows from sizes is looked at when the sizes are sound.
         if !problems.is_empty() {
             bail!("{}", listed(&problems));
         }
+        let mut problems = decoder.cannot_be_cut(mesh.tensor);
+        // What else there is to say does not depend on how a group cuts the model.
+        let mesh = if problems.is_empty() { mesh } else { Mesh { tensor: Tensor::ALONE, ..mesh } };
         let dtype = config.precision.params.dtype();
         let mut plan = Plan::new(decoder, mesh, dtype, seq_len, config.train.reproducible);
         plan.recompute = config.memory.recompute;
@@ -53,7 +53,7 @@ impl Job {
         let t = seq_len * config.data.micro_batch_size;
         let train: Vec<StepShape> =
             sizes.into_iter().map(|micros| StepShape { phase: Phase::Train, t, micros }).collect();
-        let mut problems: Vec<String> = train.iter().flat_map(|shape| plan.problems(*shape)).collect();
+        problems.extend(train.iter().flat_map(|shape| plan.problems(*shape)));
         problems.dedup();
         if !problems.is_empty() {
             bail!("{}", listed(&problems));

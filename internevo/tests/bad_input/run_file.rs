@@ -233,8 +233,17 @@ fn layouts() {
                 ],
             ),
             (
-                "--ranks 8 --set parallel.tensor.size=8",
-                &["parallel.tensor.size = 8 does not divide the 4 attention heads"],
+                "--ranks 64 --set parallel.tensor.size=8 --set parallel.pipeline.size=8 --set train.reproducible=3",
+                &[
+                    "3 problems",
+                    "parallel.tensor.size = 8 does not divide the 4 attention heads",
+                    "parallel.pipeline.size = 8 is more than model.num_hidden_layers = 4; try 4 or less",
+                    "train.reproducible = 3 is not a power of two; try 4",
+                ],
+            ),
+            (
+                "--ranks 4 --set parallel.pipeline.size=2 --set parallel.pipeline.layers=[3,2]",
+                &["parallel.pipeline.layers = [3, 2] sums to 5, but model.num_hidden_layers = 4; try [2, 2]"],
             ),
             (
                 "--ranks 4 --set parallel.tensor.mode=isp --set parallel.weight.size=3 --set parallel.zero.stage=2",
