@@ -6,8 +6,8 @@ use model::Unit;
 use plan::Res;
 use std::collections::HashMap;
 
-/// Buckets that may be whole ahead of their use: those of the next computation, which with tied embeddings is two.
-const AHEAD: usize = 4;
+/// Half-blocks that may be whole at a time: two blocks.
+const WHOLE: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Whole {
@@ -27,8 +27,12 @@ impl State<'_> {
         if self.whole.ahead.insert(u, by).is_some() {
             return Err("they are whole already, and not used yet".into());
         }
-        if self.whole.ahead.len() > AHEAD {
-            return Err(format!("more than {AHEAD} buckets would be whole ahead of their use"));
+        // What was made whole for the next two computations, and what the second of them may still use.
+        let Whole { uses, last, ahead } = &self.whole;
+        let kept = last.iter().filter(|(u, at)| *uses + 1 - **at < KEPT && !ahead.contains_key(u)).map(|(u, _)| u);
+        let whole = kept.chain(ahead.keys()).filter(|u| !self.plan.is_end(**u)).count();
+        if whole > WHOLE {
+            return Err("more than two blocks would be whole".into());
         }
         Ok(())
     }
