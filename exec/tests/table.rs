@@ -223,6 +223,8 @@ fn sent_what_the_documents_say(l: &Layout, rank: &exec::Rank) {
         add(Lane::Replicas, 2.0 * part / zero as f64 * others(copies));
         add(Lane::Gather, part * others(zero));
         add(Lane::Scatter, micros * part * weight as f64 * others(weight));
+        let times = rank.programs()[0].actions.iter().filter(|a| matches!(a, Action::Unshard { u: v, .. } if *v == u));
+        add(Lane::Unshard, times.count() as f64 * part * weight as f64 * others(weight));
         if plan.mesh.whole_params {
             add(Lane::Gather, part * weight as f64 * others(weight));
         }
@@ -235,9 +237,7 @@ fn sent_what_the_documents_say(l: &Layout, rank: &exec::Rank) {
         let heads = |heads: usize| (heads * m.heads.dim * common::T * bytes) as f64 * (n - 1) as f64 / (n * n) as f64;
         let kv = m.heads.kv.max(n);
         let sent = match (plan.model.kind(u), l.tensor.mode) {
-            (UnitKind::Embedding, MTP) => 2.0 * td * others(n),
             (UnitKind::Embedding, _) => 2.0 * td * others(n),
-            (UnitKind::Head, MTP) => 2.0 * td * others(n) + loss,
             (UnitKind::Head, _) => 2.0 * td * others(n) + loss,
             // f and g of Megatron: an all-reduce each way.
             (_, MTP) => 4.0 * td * others(n),
@@ -256,21 +256,12 @@ fn sent_what_the_documents_say(l: &Layout, rank: &exec::Rank) {
         let mine = all.start.max(part.start)..all.end.min(part.end);
         *want.entry(Lane::Tensor).or_default() += 2.0 * (mine.len() * bytes) as f64 * others(n);
     }
-    if !again {
-        // Each pass of a stage makes each of its buckets whole, except what the pass before has just used.
-        let lanes = [
-            Lane::Reduce,
-            Lane::Replicas,
-            Lane::Gather,
-            Lane::Scatter,
-            Lane::GatherEnds,
-            Lane::ReduceEnds,
-            Lane::Tensor,
-        ];
-        for lane in lanes {
-            let (have, want) = (rank.sent(lane), want.get(&lane).copied().unwrap_or(0.0));
-            assert!((have - want).abs() <= 1e-9 * want, "{l:?}: {lane:?} of rank {}: {have} bytes, {want}", rank.id.0);
-        }
+    let lanes =
+        [Lane::Reduce, Lane::Replicas, Lane::Gather, Lane::Scatter, Lane::Unshard, Lane::GatherEnds, Lane::ReduceEnds];
+    // What is made again talks again: of those lines the group's own bytes are not told.
+    for lane in lanes.into_iter().chain((!again).then_some(Lane::Tensor)) {
+        let (have, want) = (rank.sent(lane), want.get(&lane).copied().unwrap_or(0.0));
+        assert!((have - want).abs() <= 1e-9 * want, "{l:?}: {lane:?} of rank {}: {have} bytes, {want}", rank.id.0);
     }
     let x = micros * (plan.mesh.tensor.rows(common::T) * m.hidden * bytes) as f64;
     let sends = [Lane::SendDown, Lane::SendUp, Lane::SendRising, Lane::SendFalling];

@@ -62,6 +62,19 @@ impl Tensor {
     pub fn cuts_blocks(self) -> bool {
         self.size > 1 && self.mode != TensorMode::Isp
     }
+    /// Does it cut a bucket, of a block or of an end of the model?
+    pub fn cuts(self, is_end: bool) -> bool {
+        if is_end { self.size > 1 } else { self.cuts_blocks() }
+    }
+    /// Of the members that have the same elements of a parameter in a bucket that is cut, is `index` the first? `kv`: key/value
+    /// heads of the model.
+    pub fn is_first_with(self, split: Split, kv: usize, index: usize) -> bool {
+        match split {
+            Split::Whole | Split::PerHead => index == 0,
+            Split::KvRows => index.is_multiple_of(self.kv_sharers(kv)),
+            Split::Rows | Split::Columns => true,
+        }
+    }
     /// Are heads exchanged for tokens around attention?
     pub fn exchanges_heads(self) -> bool {
         self.size > 1 && self.mode == TensorMode::Isp
@@ -198,9 +211,8 @@ impl Work<'_> {
 impl MicroBatch<'_> {
     pub(crate) fn scores(&self, layer: usize) -> Scores {
         let scores = self.whole.scores(layer);
-        let Slopes { of, .. } = Slopes { first: 0, of: self.whole.heads.n };
-        let first = self.rank * of / self.work.tensor.size;
-        Scores { alibi: scores.alibi.map(|_| Slopes { first, of }), ..scores }
+        let first = |Slopes { of, .. }| Slopes { first: self.rank * of / self.work.tensor.size, of };
+        Scores { alibi: scores.alibi.map(first), ..scores }
     }
 
     /// Of this rank's logits.

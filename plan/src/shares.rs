@@ -71,7 +71,7 @@ impl Plan {
 
     /// Does a tensor-parallel group cut this bucket?
     pub fn is_cut(&self, unit: Unit) -> bool {
-        if self.is_end(unit) { self.mesh.tensor.size > 1 } else { self.mesh.tensor.cuts_blocks() }
+        self.mesh.tensor.cuts(self.is_end(unit))
     }
 
     /// Part of a bucket that every member has whole, with a gradient that is a part of the sum over the group: of its tokens, or
@@ -119,14 +119,9 @@ impl Plan {
 
     /// Of the ranks that hold the same elements of a parameter, is this the one that tells them to others?
     pub fn tells(&self, rank: RankId, part: &ParamSpec) -> bool {
-        let (index, member) = (self.mesh.tensor_rank(rank), self.member(part.unit, rank));
-        let first_of_tensor = match part.split {
-            _ if !self.is_cut(part.unit) => true,
-            Split::Whole | Split::PerHead => index == 0,
-            Split::KvRows => index.is_multiple_of(self.kv_sharers()),
-            Split::Rows | Split::Columns => true,
-        };
-        member.copy == 0 && first_of_tensor
+        let (index, kv) = (self.mesh.tensor_rank(rank), self.model.heads.kv);
+        let first_of_tensor = !self.is_cut(part.unit) || self.mesh.tensor.is_first_with(part.split, kv, index);
+        self.member(part.unit, rank).copy == 0 && first_of_tensor
     }
 
     /// Where a computation puts the gradients of a micro-batch.

@@ -4,7 +4,7 @@
 //! counted by the first of them. So the terms depend on the model and on the tensor-parallel size alone, and the norm is the same
 //! sum of the same terms in every other layout.
 use crate::{Plan, RankId, UnitBucket};
-use model::{Decoder, ParamSpec, Split, Tensor, Unit};
+use model::{Decoder, ParamSpec, Tensor, Unit};
 use std::ops::Range;
 
 #[derive(Clone, PartialEq, Debug)]
@@ -35,15 +35,11 @@ fn cells(range: &Range<usize>, chunk: usize) -> usize {
 impl Terms {
     pub fn new(part: &Decoder, tensor: Tensor, kv: usize, buckets: &[UnitBucket]) -> Terms {
         let mut total = 0;
-        let sharers = tensor.kv_sharers(kv);
-        let counted = |index: usize, unit: Unit| {
-            let ends = unit == Unit(0) || unit == part.head();
-            let cut = tensor.size > 1 && (ends || tensor.cuts_blocks());
-            let counts = |spec: &&ParamSpec| match spec.split {
-                _ if !cut => index == 0,
-                Split::Whole | Split::PerHead => index == 0,
-                Split::KvRows => index.is_multiple_of(sharers),
-                Split::Rows | Split::Columns => true,
+        let mut counted = |index: usize, unit: Unit| {
+            let cut = tensor.cuts(unit == Unit(0) || unit == part.head());
+            let counts = |spec: &&ParamSpec| match cut {
+                true => tensor.is_first_with(spec.split, kv, index),
+                false => index == 0,
             };
             let mut ranges: Vec<Range<usize>> = vec![];
             for spec in part.params(unit).iter().filter(counts) {
@@ -56,7 +52,6 @@ impl Terms {
             total += ranges.iter().map(|range| cells(range, buckets[unit.0].bucket.chunk)).sum::<usize>();
             Counted { ranges, first }
         };
-        let mut counted = counted;
         let counted =
             (0..tensor.size).map(|index| part.unit_range().map(|unit| counted(index, unit)).collect()).collect();
         Terms { counted, total }
