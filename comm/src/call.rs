@@ -53,8 +53,8 @@ pub struct Call {
 }
 
 impl Coll {
-    /// Elements that member `rank` of `size` sends, as the best algorithm would: each part once to each who needs it, and sums by
-    /// reduce-scatter. `whole` is the length of the whole buffer.
+    /// Elements that member `rank` of `size` sends, as on a ring: every part but one, and where parts are both summed and
+    /// gathered twice as much (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms"). `whole` is the length of the whole buffer.
     pub fn sent(self, [rank, size]: [usize; 2], whole: usize) -> f64 {
         let others = whole as f64 * (size - 1) as f64 / size as f64;
         match self {

@@ -102,8 +102,9 @@ impl Communicator for PricedLane {
         self.inner.size()
     }
     fn start(&mut self, after: Mark, op: Coll, src: Option<Loan>, dst: Option<Loan>) -> Result<Ticket, CommError> {
-        let call = Call::new([self.rank(), self.size()], after, op, &src, &dst);
-        self.spent.spend(transfer(call, self.size(), self.link));
+        let member = [self.rank(), self.size()];
+        let call = Call::new(member, after, op, &src, &dst);
+        self.spent.spend(transfer(call, member, self.link));
         self.inner.start(after, op, src, dst)
     }
     fn wait(&mut self, ticket: Ticket) -> Result<[Option<Loan>; 2], CommError> {
@@ -117,15 +118,8 @@ impl Communicator for PricedLane {
     }
 }
 
-/// Seconds of an operation among n members. On a ring each sends every part but one, and where parts are both summed and
-/// gathered twice as much (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms").
-fn transfer(call: Call, n: usize, link: Link) -> f64 {
-    let bytes = (call.len * call.dtype.bytes()) as f64;
-    let sent = match call.op {
-        Coll::ReduceScatter | Coll::AllGather | Coll::AllToAll => bytes * (n - 1) as f64 / n as f64,
-        Coll::AllReduce => 2.0 * bytes * (n - 1) as f64 / n as f64,
-        Coll::SendRecv { .. } | Coll::Broadcast { .. } => bytes,
-        Coll::Barrier => 0.0,
-    };
-    link.latency_s + sent / link.bytes_per_s
+/// Seconds of an operation for one of its members: what it sends. Of a transfer that only one sends the clock takes the longer.
+fn transfer(call: Call, member: [usize; 2], link: Link) -> f64 {
+    let bytes = call.op.sent(member, call.len) * call.dtype.bytes() as f64;
+    link.latency_s + bytes / link.bytes_per_s
 }
