@@ -1,7 +1,7 @@
 // What every kernel begins with: types of numbers, packs of them, sums over a warp and a block.
 //
 // No header of CUDA is needed. Kernels are compiled for given types: `REAL` is what they compute in, and each tensor has a
-// macro of its own that names the type it is stored in. So every tensor may have another, and "storage is rounding" as on
+// macro of its own that names the type it is stored in, `X_T` of x. So every tensor may have another, and "storage is rounding" as on
 // the CPU: `real` widens what is read, `narrow` rounds what is written.
 //
 // PTX stands in this file and in `mma.cuh` alone. With EMULATED the same kernels are C++ for a CPU, see the crate `emulator`.

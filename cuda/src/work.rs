@@ -140,7 +140,7 @@ impl Lowering {
         Lowering { card, work: vec![], scratch: 0 }
     }
 
-    /// `l.launch(&RMSNORM, "rmsnorm").real(x).types([("X", x.dtype)]).grid(rows).block(256).with([x.into(), ...])`
+    /// `l.launch(&RMSNORM, "rmsnorm").real(x).types([("X_T", x.dtype)]).grid(rows).block(256).with([x.into(), ...])`
     pub fn launch(&mut self, source: &'static Source, entry: &'static str) -> Launching<'_> {
         let module = Module { source, defines: vec![] };
         Launching { to: self, launch: Launch { module, entry, grid: [1; 3], block: 256, shared: 0, args: vec![] } }

@@ -8,8 +8,8 @@ pub fn forward(l: &mut Lowering, [x, w]: [View; 2], [y, rstd]: [View; 2], eps: f
     let (t, d) = (rstd.len, w.len);
     l.launch(&RMSNORM, "rmsnorm")
         .real(x)
-        .types([("X", x.dtype), ("W", w.dtype), ("Y", y.dtype), ("S", rstd.dtype)])
-        .define("N", vector(d, &[x, w, y]))
+        .types([("X_T", x.dtype), ("W_T", w.dtype), ("Y_T", y.dtype), ("S_T", rstd.dtype)])
+        .define("VEC", vector(d, &[x, w, y]))
         .grid(t)
         .block(threads(d))
         .with([x.into(), w.into(), y.into(), rstd.into(), d.into(), eps.into(), offset.into()]);
