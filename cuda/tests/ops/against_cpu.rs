@@ -4,42 +4,38 @@ use crate::examples::{Tensor, examples};
 use backend::DType;
 
 /// All examples, floats in the types of `types` by turns: the card's results beside those of the CPU in f64 on the same
-/// numbers, or of the CPU on the same types.
+/// numbers.
 fn compare(shapes: &[(usize, usize)], types: &[DType], limit: f64) {
-    let (mut card, mut cpu) =
-        (card(types[0]), Device::on(Box::new(Cpu::new(sizes(), 2)) as Box<dyn Backend>, DType::F64));
-    let mut worst: Vec<String> = vec![];
-    for (t, d) in shapes {
-        for example in examples(*t, *d) {
-            let floats: Vec<DType> = (0..example.tensors.len()).map(|i| types[i % types.len()]).collect();
-            let rounded: Vec<Tensor> =
-                example.tensors.iter().zip(&floats).map(|(tensor, float)| round(tensor, *float)).collect();
-            let wide = vec![DType::F64; floats.len()];
-            let got = example.run_on(&mut card, &rounded, &floats);
-            let want = example.run_on(&mut cpu, &rounded, &wide);
-            let off = got.iter().zip(&want).map(|(got, want)| error(got, want)).fold(0.0, f64::max);
-            if off.is_nan() || off > limit {
-                worst.push(format!("{} in {types:?}: {off:e}", example.name));
+    let (mut card, mut cpu) = (Device::new(types[0], 1), Device::on_cpu(DType::F64));
+    let mut off: Vec<String> = vec![];
+    let all = shapes.iter().flat_map(|(t, d)| examples(*t, *d));
+    for example in all {
+        let floats: Vec<DType> = (0..example.tensors.len()).map(|i| types[i % types.len()]).collect();
+        let both = example.tensors.iter().zip(&floats);
+        let tensors: Vec<Tensor> = both.map(|(tensor, float)| rounded(tensor, *float)).collect();
+        let got = example.run_on(&mut card, &tensors, &floats);
+        let want = example.run_on(&mut cpu, &tensors, &vec![DType::F64; floats.len()]);
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let error = error(got, want);
+            if error.is_nan() || error > limit {
+                off.push(format!("{}, tensor {i} in {:?}: {error:e}", example.name, floats[i]));
             }
         }
     }
-    assert!(worst.is_empty(), "{} are off by more than {limit}:\n{}", worst.len(), worst.join("\n"));
+    assert!(off.is_empty(), "in {types:?} {} are off by more than {limit}:\n{}", off.len(), off.join("\n"));
 }
 
 /// A tensor whose numbers a type has.
-fn round(tensor: &Tensor, float: DType) -> Tensor {
-    match tensor {
-        Tensor::Float(x) => Tensor::Float(x.iter().map(|x| rounded(*x, float)).collect()),
-        Tensor::Double(x) => Tensor::Double(x.clone()),
-        Tensor::Int(x) => Tensor::Int(x.clone()),
-    }
-}
-
-fn rounded(x: f64, float: DType) -> f64 {
-    match float {
+fn rounded(tensor: &Tensor, float: DType) -> Tensor {
+    let round = |x: f64| match float {
         DType::BF16 => half::bf16::from_f64(x).to_f64(),
         DType::F16 => half::f16::from_f64(x).to_f64(),
-        _ => x,
+        DType::F32 | DType::F64 | DType::U32 => x,
+    };
+    match tensor {
+        Tensor::Float(x) => Tensor::Float(x.iter().map(|x| round(*x)).collect()),
+        Tensor::Double(x) => Tensor::Double(x.clone()),
+        Tensor::Int(x) => Tensor::Int(x.clone()),
     }
 }
 
