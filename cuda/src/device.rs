@@ -3,10 +3,9 @@
 //! `run` lowers an operation and issues it; the host goes on. The ledger of the arena is kept on this side, in queue order,
 //! as behind [`backend::Queued`]: a missing wait is refused before any byte is raced for.
 use crate::compute::Compute;
-use crate::driver::{Card, Memory};
-use crate::kernels::Kernels;
+use crate::driver::Memory;
 use crate::lower;
-use crate::products::{F32Products, Products};
+use crate::site::Site;
 use crate::staging::Staging;
 use crate::survey::Needs;
 use crate::work::{Place, Work};
@@ -14,9 +13,7 @@ use backend::{Access, Arena, Backend, Loan, Mark, Op, REGIONS, Region, Sizes, To
 use std::sync::Arc;
 
 pub struct Cuda {
-    card: Arc<Card>,
-    kernels: Arc<Kernels>,
-    products: Products,
+    site: Site,
     memory: [Arc<Memory>; REGIONS.len()],
     scratch: Memory,
     ledger: Arena,
@@ -27,13 +24,8 @@ pub struct Cuda {
 
 impl Cuda {
     /// Everything that a run will need, at once: memory, code, and the best way of each product.
-    pub fn new(
-        card: &Arc<Card>,
-        kernels: &Arc<Kernels>,
-        sizes: Sizes,
-        needs: &Needs,
-        f32: F32Products,
-    ) -> Result<Cuda, String> {
+    pub fn new(site: &Site, sizes: Sizes, needs: &Needs) -> Result<Cuda, String> {
+        let card = &site.card;
         let allocate = |bytes| Memory::new(card, bytes).map(Arc::new);
         let mut memory = vec![];
         for bytes in sizes {
@@ -42,10 +34,8 @@ impl Cuda {
         let memory: [Arc<Memory>; REGIONS.len()] = memory.try_into().unwrap_or_else(|_| unreachable!("one a region"));
         let keeper = |m: &Arc<Memory>| -> Arc<dyn Send + Sync> { m.clone() };
         let ledger = Arena::of_card(memory.each_ref().map(|m| (m.address, m.bytes, keeper(m))));
-        let mut device = Cuda {
-            card: card.clone(),
-            kernels: kernels.clone(),
-            products: Products::new(f32, needs.workspace)?,
+        let device = Cuda {
+            site: site.clone(),
             scratch: Memory::new(card, needs.scratch)?,
             memory,
             ledger,
@@ -58,10 +48,10 @@ impl Cuda {
     }
 
     /// Before anything is in its memory.
-    fn tune(&mut self, needs: &Needs) {
+    fn tune(&self, needs: &Needs) {
         let address = places(&self.memory, &self.scratch);
         for product in &needs.products {
-            self.products.tune(product, &address, &self.compute.stream);
+            self.site.products.tune(product, &address, &self.compute.stream);
         }
     }
 
@@ -92,14 +82,14 @@ impl Backend for Cuda {
     fn run(&mut self, op: Op) {
         let (reads, writes) = op.views();
         self.ledger.check(&reads, &writes);
-        let lowered = lower(op, self.card.facts);
+        let lowered = lower(op, self.site.card.facts);
         let (need, have) = (lowered.scratch, self.scratch.bytes);
         assert!(need <= have, "{op:?} needs {need} bytes of scratch, and the survey said {have}");
         let (address, stream) = (places(&self.memory, &self.scratch), &self.compute.stream);
         for work in &lowered.work {
             match work {
-                Work::Launch(launch) => self.kernels.launch(launch, &address, stream),
-                Work::Product(product) => self.products.run(product, &address, stream),
+                Work::Launch(launch) => self.site.kernels.launch(launch, &address, stream),
+                Work::Product(product) => self.site.products.run(product, &address, stream),
                 Work::Copy { from, to } => {
                     let [from_at, to_at] = [*from, *to].map(|view| address(Place::Of(view)));
                     stream.copy(from_at, to_at, from.bytes());
