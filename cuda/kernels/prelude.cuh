@@ -43,6 +43,14 @@ DEVICE bf16 to_bf16(float x) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
 }
+// 2^x to two units in the last place, what is too small for a float as zero.
+DEVICE float exp2_quick(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#else
+DEVICE float exp2_quick(float x) { return exp2f(x); }
 #endif
 
 DEVICE float widen(bf16 x) { return bits_to_float((u32)x.bits << 16); }
@@ -72,7 +80,13 @@ DEVICE float erf_of(float x) { return erff(x); }
 DEVICE double erf_of(double x) { return erf(x); }
 DEVICE float sqrt_of(float x) { return sqrtf(x); }
 DEVICE double sqrt_of(double x) { return sqrt(x); }
+// exp where many are needed: one instruction for the power and one for the base.
+DEVICE float exp_quick(float x) { return exp2_quick(x * 1.4426950408889634f); }
+DEVICE double exp_quick(double x) { return exp(x); }
 template <class T> DEVICE T max_of(T a, T b) { return a > b ? a : b; }
+// One instruction; of a NaN and a number, the number.
+DEVICE float max_of(float a, float b) { return fmaxf(a, b); }
+DEVICE double max_of(double a, double b) { return fmax(a, b); }
 template <class T> DEVICE T min_of(T a, T b) { return a < b ? a : b; }
 
 // N neighbours, read and written in one go: N * sizeof(T) is at most 16 bytes where that is to be one instruction.
