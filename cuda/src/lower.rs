@@ -9,6 +9,11 @@ pub fn lower(op: Op, card: Card) -> Lowering {
     let l = &mut lowering;
     match op {
         Op::RmsNorm { x, w, y, rstd, eps, offset } => rmsnorm::forward(l, [x, w], [y, rstd], eps, offset),
+        Op::Linear { x, w, add, y, dims } => linear::forward(l, [x, w], add, y, dims),
+        Op::LinearBackwardInput { dy, w, dx, dims } => linear::backward_input(l, [dy, w], dx, dims),
+        Op::LinearBackwardWeight { dy, x, dw, dims, scale, acc } => {
+            linear::backward_weight(l, [dy, x], dw, dims, scale, acc)
+        }
         _ => panic!("{op:?} has no kernel on a card"),
     }
     lowering
