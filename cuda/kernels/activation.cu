@@ -13,19 +13,19 @@ struct Curve {
 
 // x sigma(x); far below zero exp is infinite and sigma zero, as it should be.
 DEVICE Curve silu(real_t x) {
-    real_t sigma = 1 / (1 + exp_of(-x));
+    real_t sigma = inverse_quick(1 + exp_quick(-x));
     return {x * sigma, sigma * (1 + x * (1 - sigma))};
 }
 // x Phi(x), Phi(x) = (1 + erf(x / sqrt(2))) / 2
 DEVICE Curve gelu(real_t x) {
     const real_t half = (real_t)0.5, root = (real_t)0.70710678118654752, density = (real_t)0.39894228040143268;
     real_t phi = half * (1 + erf_of(x * root));
-    return {x * phi, phi + x * exp_of(-half * x * x) * density};
+    return {x * phi, phi + x * exp_quick(-half * x * x) * density};
 }
 // x (1 + tanh u) / 2, u = sqrt(2 / pi) (x + c x^3) (Hendrycks & Gimpel 2016)
 DEVICE Curve gelu_tanh(real_t x) {
     const real_t half = (real_t)0.5, c = (real_t)0.044715, k = (real_t)0.79788456080286536;
-    real_t tanh = tanh_of(k * (x + c * x * x * x)), slope_u = k * (1 + 3 * c * x * x);
+    real_t tanh = tanh_quick(k * (x + c * x * x * x)), slope_u = k * (1 + 3 * c * x * x);
     return {half * x * (1 + tanh), half * (1 + tanh) + half * x * (1 - tanh * tanh) * slope_u};
 }
 
@@ -37,10 +37,14 @@ KERNEL gated(const H_T *h, S_T *s, u32 f, u32 packs) {
     u32 i = pack_number();
     if (i >= packs) return;
     const H_T *row = h + ((u64)(i / f) * 2 * f + i % f) * VEC;
-    auto gate = load<VEC>(row);
-    auto up = load<VEC>(row + (u64)f * VEC);
+    real_t gate[VEC], up[VEC];
+    auto gate_pack = load<VEC>(row);
+    auto up_pack = load<VEC>(row + (u64)f * VEC);
+    widen(gate_pack, gate);
+    widen(up_pack, up);
+    for (int j = 0; j < VEC; j++) gate[j] = BY(gate[j]).value * up[j];
     Pack<S_T, VEC> out;
-    for (int j = 0; j < VEC; j++) narrow(out.of[j], BY(real(gate.of[j])).value * real(up.of[j]));
+    narrow(out, gate);
     store(s + (u64)i * VEC, out);
 }
 ENTRY(gated)
@@ -50,17 +54,22 @@ KERNEL gated_backward(const S_T *ds, H_T *h, u32 f, u32 packs) {
     u32 i = pack_number();
     if (i >= packs) return;
     H_T *row = h + ((u64)(i / f) * 2 * f + i % f) * VEC;
-    auto d = load<VEC>(ds + (u64)i * VEC);
-    auto gate = load<VEC>(row);
-    auto up = load<VEC>(row + (u64)f * VEC);
+    real_t d[VEC], gate[VEC], up[VEC];
+    auto d_pack = load<VEC>(ds + (u64)i * VEC);
+    auto gate_pack = load<VEC>(row);
+    auto up_pack = load<VEC>(row + (u64)f * VEC);
+    widen(d_pack, d);
+    widen(gate_pack, gate);
+    widen(up_pack, up);
     for (int j = 0; j < VEC; j++) {
-        Curve by = BY(real(gate.of[j]));
-        real_t dj = real(d.of[j]);
-        narrow(gate.of[j], dj * real(up.of[j]) * by.slope);
-        narrow(up.of[j], dj * by.value);
+        Curve by = BY(gate[j]);
+        gate[j] = d[j] * up[j] * by.slope;
+        up[j] = d[j] * by.value;
     }
-    store(row, gate);
-    store(row + (u64)f * VEC, up);
+    narrow(gate_pack, gate);
+    narrow(up_pack, up);
+    store(row, gate_pack);
+    store(row + (u64)f * VEC, up_pack);
 }
 ENTRY(gated_backward)
 
@@ -68,9 +77,11 @@ ENTRY(gated_backward)
 KERNEL activation(const H_T *h, S_T *s, u32 packs) {
     u32 i = pack_number();
     if (i >= packs) return;
-    auto in = load<VEC>(h + (u64)i * VEC);
+    real_t x[VEC];
+    widen(load<VEC>(h + (u64)i * VEC), x);
+    for (int j = 0; j < VEC; j++) x[j] = BY(x[j]).value;
     Pack<S_T, VEC> out;
-    for (int j = 0; j < VEC; j++) narrow(out.of[j], BY(real(in.of[j])).value);
+    narrow(out, x);
     store(s + (u64)i * VEC, out);
 }
 ENTRY(activation)
@@ -79,9 +90,13 @@ ENTRY(activation)
 KERNEL activation_backward(const S_T *ds, H_T *h, u32 packs) {
     u32 i = pack_number();
     if (i >= packs) return;
-    auto d = load<VEC>(ds + (u64)i * VEC);
-    auto x = load<VEC>(h + (u64)i * VEC);
-    for (int j = 0; j < VEC; j++) narrow(x.of[j], real(d.of[j]) * BY(real(x.of[j])).slope);
-    store(h + (u64)i * VEC, x);
+    real_t d[VEC], x[VEC];
+    auto d_pack = load<VEC>(ds + (u64)i * VEC);
+    auto x_pack = load<VEC>(h + (u64)i * VEC);
+    widen(d_pack, d);
+    widen(x_pack, x);
+    for (int j = 0; j < VEC; j++) x[j] = d[j] * BY(x[j]).slope;
+    narrow(x_pack, x);
+    store(h + (u64)i * VEC, x_pack);
 }
 ENTRY(activation_backward)

@@ -45,14 +45,20 @@ KERNEL adamw(const G_T *g, const double *norm, const double *hyper, P_T *p, M_T 
     __syncthreads();
     Step s = step;
     if (!here || !s.taken) return;
+    real_t gj[VEC], pj[VEC], mj[VEC], vj[VEC];
+    widen(gs, gj);
+    widen(ps, pj);
+    widen(ms, mj);
+    widen(vs, vj);
     for (int j = 0; j < VEC; j++) {
-        real_t gj = s.clip * real(gs.of[j]);
-        real_t mj = s.beta1 * real(ms.of[j]) + s.rest1 * gj;
-        real_t vj = s.beta2 * real(vs.of[j]) + s.rest2 * gj * gj;
-        narrow(ms.of[j], mj);
-        narrow(vs.of[j], vj);
-        narrow(ps.of[j], s.decay * real(ps.of[j]) - s.rate * mj / (sqrt_of(vj) * s.root + s.eps));
+        real_t clipped = s.clip * gj[j];
+        mj[j] = s.beta1 * mj[j] + s.rest1 * clipped;
+        vj[j] = s.beta2 * vj[j] + s.rest2 * clipped * clipped;
+        pj[j] = s.decay * pj[j] - s.rate * mj[j] / (sqrt_of(vj[j]) * s.root + s.eps);
     }
+    narrow(ps, pj);
+    narrow(ms, mj);
+    narrow(vs, vj);
     store(p + at, ps);
     store(m + at, ms);
     store(v + at, vs);

@@ -8,7 +8,7 @@
 #include "logits.cuh"
 
 DEVICE real_t logit_of(const X_T *z, u32 label, u32 v, real_t cap) {
-    return label < v ? capped(z[label], cap) : (real_t)bits_to_float(0x7fc00000u);
+    return label < v ? capped(real(z[label]), cap) : (real_t)bits_to_float(0x7fc00000u);
 }
 
 DEVICE void tell(double *row, Seen seen, real_t picked, u32 v, double smoothing) {
@@ -67,10 +67,13 @@ KERNEL cross_entropy(const u32 *labels, const double *count, const double *scale
 #pragma unroll
         for (u32 k = 0; k < DEEP; k++) {
             if (at + k * turn >= v) continue;
+            real_t zs[VEC];
+            widen(packs[k], zs);
             for (int j = 0; j < VEC; j++) {
-                real_t zj = capped(packs[k].of[j], cap);
-                narrow(packs[k].of[j], (exp_quick(zj - max) * by - on_all) * slope_of_cap(zj, cap));
+                real_t zj = capped(zs[j], cap);
+                zs[j] = (exp_quick(zj - max) * by - on_all) * slope_of_cap(zj, cap);
             }
+            narrow(packs[k], zs);
             store(z + at + k * turn, packs[k]);
         }
     }

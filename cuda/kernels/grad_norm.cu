@@ -2,14 +2,32 @@
 // scale.
 #include "prelude.cuh"
 
-// sums (n), count (1), scale (3) = [S, ..] -> norm (3) = [|g| / S, factor that clips and undoes S, 1 to step or 0]. One block.
-// Zeros behind the sums would not change a bit.
-KERNEL grad_norm(const double *sums, const double *count, const double *scale, double *norm, u64 n, double max_norm) {
+// Terms of a thread, all under way at once.
+const u32 DEEP = 16;
+const u32 THREADS = 512;
+
+// The sum of this block's stretch of x (n). Zeros behind x would not change a bit.
+DEVICE double sum_of_stretch(const double *x, u64 n) {
     __shared__ double room[32];
-    double sum = 0;
-#pragma unroll 8
-    for (u64 i = threadIdx.x; i < n; i += blockDim.x) sum += sums[i];
-    sum = block_sum(sum, room);
+    u64 at = (u64)blockIdx.x * (DEEP * THREADS) + threadIdx.x;
+    double terms[DEEP], sum = 0;
+#pragma unroll
+    for (u32 k = 0; k < DEEP; k++) terms[k] = at + k * THREADS < n ? x[at + k * THREADS] : 0;
+#pragma unroll
+    for (u32 k = 0; k < DEEP; k++) sum += terms[k];
+    return block_sum(sum, room);
+}
+
+// x (n) -> sums (blocks)
+KERNEL sum_stretches(const double *x, double *sums, u64 n) {
+    double sum = sum_of_stretch(x, n);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+ENTRY(sum_stretches)
+
+// sums (n), count (1), scale (3) = [S, ..] -> norm (3) = [|g| / S, factor that clips and undoes S, 1 to step or 0]. One block.
+KERNEL grad_norm(const double *sums, const double *count, const double *scale, double *norm, u64 n, double max_norm) {
+    double sum = sum_of_stretch(sums, n);
     if (threadIdx.x > 0) return;
     double length = sqrt(sum) / scale[0], infinity = bits_to_float(0x7f800000u);
     // Nothing is smaller than a NaN.

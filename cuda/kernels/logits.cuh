@@ -9,19 +9,12 @@ const u32 NO_LABEL = 0xffffffffu;
 // Below all logits, and finite, so that a difference from it is a number.
 const real_t LOWEST = sizeof(real_t) == 8 ? (real_t)-1.7e308 : (real_t)-3.4e38;
 
-// By way of exp: near zero the error of tanh is that of 1, and cap tanh is a logit, of which only differences count.
-DEVICE float tanh_quick(float x) { return 1 - 2 / (1 + exp_quick(2 * x)); }
-DEVICE double tanh_quick(double x) { return tanh(x); }
-
-DEVICE real_t capped(X_T z, real_t cap) {
-    if (!CAPPED) return real(z);
-    return cap * tanh_quick(real(z) * (1 / cap));
-}
+// The error of `tanh_quick` near zero is no harm: cap tanh is a logit, of which only differences count.
+DEVICE real_t capped(real_t z, real_t cap) { return CAPPED ? cap * tanh_quick(z * (1 / cap)) : z; }
 // What a gradient is multiplied by on its way through the cap.
 DEVICE real_t slope_of_cap(real_t capped, real_t cap) {
-    if (!CAPPED) return 1;
     real_t tanh = capped * (1 / cap);
-    return 1 - tanh * tanh;
+    return CAPPED ? 1 - tanh * tanh : 1;
 }
 
 // max z and sum exp(z - max), one pack after the other; the sum is rescaled when the maximum grows (Milakov & Gimelshein
@@ -65,7 +58,8 @@ template <bool CAP_IN_PLACE> DEVICE Seen see(X_T *z, u32 filled, X_T *in_shared,
             if (i >= filled) continue;
             if (i < kept) store(in_shared + i, packs[k]);
             real_t zs[VEC], sum_here = 0;
-            for (int j = 0; j < VEC; j++) zs[j] = capped(packs[k].of[j], cap);
+            widen(packs[k], zs);
+            for (int j = 0; j < VEC; j++) zs[j] = capped(zs[j], cap);
             // Only the last pack has elements that are not there.
             if (i + VEC > filled)
                 for (int j = 0; j < VEC; j++) zs[j] = i + j < filled ? zs[j] : LOWEST;
@@ -75,9 +69,11 @@ template <bool CAP_IN_PLACE> DEVICE Seen see(X_T *z, u32 filled, X_T *in_shared,
                 sum += sum_here;
             }
             if constexpr (CAP_IN_PLACE) {
+                Pack<X_T, VEC> out;
+                narrow(out, zs);
                 for (int j = 0; j < VEC; j++)
-                    if (i + j < filled) narrow(packs[k].of[j], zs[j]);
-                store(z + i, packs[k]);
+                    if (i + j >= filled) out.of[j] = packs[k].of[j];
+                store(z + i, out);
             }
         }
     }

@@ -19,7 +19,7 @@ KERNEL logit_parts(const u32 *labels, X_T *logits, double *parts, u32 width, u32
         part[1] = part[2] = part[3] = 0;
         return;
     }
-    real_t picked = here < filled ? capped(z[here], (real_t)cap) : 0;
+    real_t picked = here < filled ? capped(real(z[here]), (real_t)cap) : 0;
     Seen seen = see<CAPPED>(z, filled, nullptr, 0, (real_t)cap);
     if (threadIdx.x > 0) return;
     part[0] = seen.softmax.max;
@@ -90,12 +90,22 @@ KERNEL logit_gradient(const u32 *labels, const double *count, const double *scal
     auto gradient = [&](real_t capped, real_t on) { return (exp_quick(capped - max) * by - on) * slope_of_cap(capped, cap); };
     bool mine = here < filled && threadIdx.x == here / VEC % blockDim.x;
     real_t picked = mine ? real(z[here]) : 0;
-#pragma unroll 4
-    for (u32 i = threadIdx.x * VEC; i < width; i += blockDim.x * VEC) {
-        auto pack = load<VEC>(z + i);
-        for (int j = 0; j < VEC; j++)
-            narrow(pack.of[j], i + j < filled ? gradient(real(pack.of[j]), on_all) : 0);
-        store(z + i, pack);
+    u32 turn = blockDim.x * VEC;
+    for (u32 at = threadIdx.x * VEC; at < width; at += DEEP * turn) {
+        Pack<X_T, VEC> packs[DEEP];
+#pragma unroll
+        for (u32 k = 0; k < DEEP; k++)
+            if (at + k * turn < width) packs[k] = load<VEC>(z + at + k * turn);
+#pragma unroll
+        for (u32 k = 0; k < DEEP; k++) {
+            u32 i = at + k * turn;
+            if (i >= width) continue;
+            real_t zs[VEC];
+            widen(packs[k], zs);
+            for (int j = 0; j < VEC; j++) zs[j] = i + j < filled ? gradient(zs[j], on_all) : 0;
+            narrow(packs[k], zs);
+            store(z + i, packs[k]);
+        }
     }
     if (mine) narrow(z[here], gradient(picked, on_all + on_label));
 }
