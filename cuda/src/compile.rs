@@ -108,14 +108,8 @@ fn compile(module: &Module, options: &[String]) -> Result<Vec<u8>, String> {
     unsafe {
         let (texts, names) = (pointers(&texts), pointers(&names));
         let n = texts.len() as i32;
-        let code = sys::nvrtcCreateProgram(
-            &mut program,
-            source.as_ptr(),
-            name.as_ptr(),
-            n,
-            texts.as_ptr(),
-            names.as_ptr(),
-        );
+        let code =
+            sys::nvrtcCreateProgram(&mut program, source.as_ptr(), name.as_ptr(), n, texts.as_ptr(), names.as_ptr());
         code.result().map_err(|e| failed("create", e))?;
         let compiled = result::compile_program(program, options);
         let code = match compiled {

@@ -5,11 +5,11 @@
 use crate::compute::Compute;
 use crate::driver::{Card, Memory};
 use crate::kernels::Kernels;
+use crate::lower;
 use crate::products::{F32Products, Products};
 use crate::staging::Staging;
 use crate::survey::Needs;
 use crate::work::{Arg, Launch, Place, Work};
-use crate::lower;
 use backend::{Access, Arena, Backend, Loan, Mark, Op, REGIONS, Region, Sizes, Touched, View};
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Every operation finds its kernels.
 use crate::ops::*;
-use crate::work::{Card, Lowering};
+use crate::work::{Card, Lowering, Work};
 use backend::Op;
 
 /// What a card does for an operation.
@@ -8,12 +8,53 @@ pub fn lower(op: Op, card: Card) -> Lowering {
     let mut lowering = Lowering::new(card);
     let l = &mut lowering;
     match op {
-        Op::RmsNorm { x, w, y, rstd, eps, offset } => rmsnorm::forward(l, [x, w], [y, rstd], eps, offset),
+        Op::Fill { y, value } => elementwise::fill(l, [y], value),
+        Op::Copy { x, y } if x.dtype == y.dtype => {
+            assert_eq!(x.len, y.len);
+            l.work.push(Work::Copy { from: x, to: y })
+        }
+        Op::Copy { x, y } => {
+            assert_eq!(x.len, y.len);
+            elementwise::convert(l, x.into(), y.into(), y.len)
+        }
+        Op::Add { x, y } => elementwise::add(l, [x], [y]),
+        Op::TakeRows { rows, x, y, d } => embedding::forward(l, [rows, x], [y], d, 1.0, None),
+
+        Op::Embedding { ids, w, y, d, scale, first } => embedding::forward(l, [ids, w], [y], d, scale, first),
+        Op::EmbeddingBackward { ids, dy, dw, d, scale, first, acc } => {
+            embedding::backward(l, [ids, dy], [dw], d, scale, first, acc)
+        }
+
         Op::Linear { x, w, add, y, dims } => linear::forward(l, [x, w], add, y, dims),
         Op::LinearBackwardInput { dy, w, dx, dims } => linear::backward_input(l, [dy, w], dx, dims),
         Op::LinearBackwardWeight { dy, x, dw, dims, scale, acc } => {
             linear::backward_weight(l, [dy, x], dw, dims, scale, acc)
         }
+        Op::AddBias { b, y } => bias::add(l, [b], [y]),
+        Op::BiasBackward { dy, db, acc } => bias::backward(l, [dy], [db], acc),
+
+        Op::RmsNorm { x, w, y, rstd, eps, offset } => rmsnorm::forward(l, [x, w], [y, rstd], eps, offset),
+        Op::RmsNormBackward { x, w, rstd, dy, dx, dw, offset, acc } => {
+            rmsnorm::backward(l, [x, w, rstd, dy], [dx, dw], offset, acc)
+        }
+        Op::LayerNorm { x, w, b, y, stats, eps } => layernorm::forward(l, [x, w, b], [y, stats], eps),
+        Op::LayerNormBackward { x, w, stats, dy, dx, dw, db, acc } => {
+            layernorm::backward(l, [x, w, stats, dy], [dx, dw, db], acc)
+        }
+        Op::HeadNorm { x, w, y, rstd, heads, eps } => head_norm::forward(l, [x, w], [y, rstd], heads, eps),
+        Op::HeadNormBackward { x, w, rstd, dqkv, dw, heads, acc } => {
+            head_norm::backward(l, [x, w, rstd], [dqkv, dw], heads, acc)
+        }
+        Op::UnitRows { w, y, norms, d } => unit_rows::forward(l, [w], [y, norms], d),
+        Op::UnitRowsBackward { y, norms, dy, dw, d, scale, acc } => {
+            unit_rows::backward(l, [y, norms, dy], [dw], d, scale, acc)
+        }
+
+        Op::SplitHeads { x, y, heads, parts } => head_parts::split(l, [x], [y], heads, parts),
+        Op::JoinHeads { x, y, heads, parts } => head_parts::join(l, [x], [y], heads, parts),
+
+        Op::SoftCap { z, cap } => elementwise::soft_cap(l, [z], cap),
+
         _ => panic!("{op:?} has no kernel on a card"),
     }
     lowering

@@ -165,10 +165,9 @@ impl Products {
         // SAFETY: attributes are as large as the library says; descriptors that are not kept are destroyed.
         unsafe {
             let op = |transposed: bool| i32::from(transposed);
-            for (which, transposed) in [
-                (OfProduct::CUBLASLT_MATMUL_DESC_TRANSA, op(b)),
-                (OfProduct::CUBLASLT_MATMUL_DESC_TRANSB, op(a)),
-            ] {
+            for (which, transposed) in
+                [(OfProduct::CUBLASLT_MATMUL_DESC_TRANSA, op(b)), (OfProduct::CUBLASLT_MATMUL_DESC_TRANSB, op(a))]
+            {
                 let value = (&raw const transposed).cast();
                 result::set_matmul_desc_attribute(product, which, value, 4).expect(&ours("transposition"));
             }
@@ -191,8 +190,7 @@ impl Products {
 
             let stored = |rows, columns, transposed| if transposed { [columns, rows] } else { [rows, columns] };
             let ([rows_a, columns_a], [rows_b, columns_b]) = (stored(m, k, a), stored(k, n, b));
-            let layouts =
-                [layout(factors, rows_b, columns_b), layout(factors, rows_a, columns_a), layout(to, m, n)];
+            let layouts = [layout(factors, rows_b, columns_b), layout(factors, rows_a, columns_a), layout(to, m, n)];
             let [first, second, result_] = layouts;
             let mut found = vec![std::mem::zeroed::<sys::cublasLtMatmulHeuristicResult_t>(); most];
             let mut count = 0;
@@ -233,4 +231,3 @@ impl Drop for Products {
         let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
-

@@ -1,6 +1,6 @@
 //! What a run will need of a card, found out without one: a device that only notes what its operations become.
-use crate::work::{Card, Module, Product, Work};
 use crate::lower;
+use crate::work::{Card, Module, Product, Work};
 use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, Sizes, View};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

@@ -35,7 +35,10 @@ pub struct Module {
 pub enum Place {
     Of(View),
     /// So many bytes into the scratch.
-    Scratch { at: usize, dtype: DType },
+    Scratch {
+        at: usize,
+        dtype: DType,
+    },
 }
 
 impl Place {
@@ -140,7 +143,10 @@ pub enum Work {
     Launch(Launch),
     Product(Product),
     /// Bytes from one place to another.
-    Copy { from: View, to: View },
+    Copy {
+        from: View,
+        to: View,
+    },
 }
 
 /// The work of one operation, as it is put together.
@@ -239,12 +245,16 @@ pub fn c_name(dtype: DType) -> &'static str {
     }
 }
 
-/// How many neighbours of rows of `d` numbers may be read and written in one go in all of these tensors: 8, 4, 2 or 1.
-/// `Pack` is aligned to its size, or to 16 bytes.
-pub fn vector(d: usize, tensors: &[View]) -> usize {
+/// How many neighbours of rows of `d` numbers are best read and written in one go in all of these tensors: 8, 4, 2 or 1.
+///
+/// `Pack` is aligned to its size, or to 16 bytes, which is also the most that one instruction moves: of the narrowest tensor
+/// a thread takes no more than that, so that threads side by side leave no gaps.
+pub fn vector<P: Copy + Into<Place>>(d: usize, tensors: &[P]) -> usize {
+    let places: Vec<Place> = tensors.iter().map(|&place| place.into()).collect();
+    let narrowest = places.iter().map(|place| place.dtype().bytes()).min().unwrap_or(1);
     let fits = |n: usize| {
-        let aligned = |view: &View| view.offset.is_multiple_of((n * view.dtype.bytes()).min(16));
-        d.is_multiple_of(n) && tensors.iter().all(aligned)
+        let aligned = |place: &Place| (n * place.dtype().bytes()).min(16) <= place.alignment() as usize;
+        d.is_multiple_of(n) && n * narrowest <= 16 && places.iter().all(aligned)
     };
     [8, 4, 2].into_iter().find(|n| fits(*n)).unwrap_or(1)
 }
@@ -261,5 +271,7 @@ mod tests {
         assert_eq!(vector(64, &[at(DType::BF16, 8), at(DType::F32, 32)]), 4);
         assert_eq!(vector(64, &[at(DType::BF16, 16), at(DType::F32, 4)]), 1);
         assert_eq!(vector(6, &[at(DType::BF16, 16)]), 2);
+        assert_eq!(vector(64, &[at(DType::F32, 32)]), 4);
+        assert_eq!(vector(64, &[at(DType::F64, 32)]), 2);
     }
 }

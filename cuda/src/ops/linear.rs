@@ -2,7 +2,7 @@
 //!
 //! The library multiplies tensors of one type, into that type or into f32. What comes in other combinations goes through
 //! scratch in f32.
-use super::convert::convert;
+use super::elementwise::convert;
 use crate::work::{Lowering, Operand, Place, Product, Work};
 use backend::{DType, View};
 
@@ -17,14 +17,7 @@ pub fn backward_input(l: &mut Lowering, [dy, w]: [View; 2], dx: View, [t, d, f]:
 }
 
 /// dy (T, F), x (T, D) -> dw (F, D)
-pub fn backward_weight(
-    l: &mut Lowering,
-    [dy, x]: [View; 2],
-    dw: View,
-    [t, d, f]: [usize; 3],
-    scale: f64,
-    acc: bool,
-) {
+pub fn backward_weight(l: &mut Lowering, [dy, x]: [View; 2], dw: View, [t, d, f]: [usize; 3], scale: f64, acc: bool) {
     product(l, [f, d, t], [(dy, true), (x, false)], acc.then_some(dw), dw, scale);
 }
 
