@@ -87,7 +87,7 @@ impl Cuda {
             match *arg {
                 Arg::At(place) => lay(&mut self.args, address(place).to_le_bytes()),
                 Arg::U32(x) => lay(&mut self.args, x.to_le_bytes()),
-                Arg::U64(x) => lay(&mut self.args, x.to_le_bytes()),
+                Arg::U64(x) | Arg::Address(x) => lay(&mut self.args, x.to_le_bytes()),
                 Arg::F64(x) => lay(&mut self.args, x.to_le_bytes()),
             }
         }
