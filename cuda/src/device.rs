@@ -9,7 +9,7 @@ use crate::lower;
 use crate::products::{F32Products, Products};
 use crate::staging::Staging;
 use crate::survey::Needs;
-use crate::work::{Arg, Launch, Place, Work};
+use crate::work::{Place, Work};
 use backend::{Access, Arena, Backend, Loan, Mark, Op, REGIONS, Region, Sizes, Touched, View};
 use std::sync::Arc;
 
@@ -23,8 +23,6 @@ pub struct Cuda {
     touched: Touched,
     compute: Arc<Compute>,
     staging: Staging,
-    /// Arguments of a launch, as C lays them out.
-    args: Vec<u8>,
 }
 
 impl Cuda {
@@ -54,7 +52,6 @@ impl Cuda {
             touched: Touched::default(),
             compute: Arc::new(Compute::new(card)?),
             staging: Staging::new(card)?,
-            args: vec![],
         };
         device.tune(needs);
         Ok(device)
@@ -78,21 +75,6 @@ impl Cuda {
         reads.iter().for_each(|view| self.touched.touch(*view, Access::Read, mark));
         writes.iter().for_each(|view| self.touched.touch(*view, Access::Write, mark));
     }
-
-    fn launch(&mut self, launch: &Launch) {
-        let function = self.kernels.function(launch).unwrap_or_else(|e| panic!("{e}"));
-        let address = places(&self.memory, &self.scratch);
-        self.args.clear();
-        for arg in &launch.args {
-            match *arg {
-                Arg::At(place) => lay(&mut self.args, address(place).to_le_bytes()),
-                Arg::U32(x) => lay(&mut self.args, x.to_le_bytes()),
-                Arg::U64(x) | Arg::Address(x) => lay(&mut self.args, x.to_le_bytes()),
-                Arg::F64(x) => lay(&mut self.args, x.to_le_bytes()),
-            }
-        }
-        self.compute.stream.launch(function, launch.grid, launch.block, launch.shared, &self.args);
-    }
 }
 
 /// Where places are.
@@ -106,12 +88,6 @@ fn places<'a>(memory: &'a [Arc<Memory>; REGIONS.len()], scratch: &'a Memory) -> 
     }
 }
 
-/// Aligned to its size, as the members of a struct in C.
-fn lay<const N: usize>(args: &mut Vec<u8>, bytes: [u8; N]) {
-    args.resize(args.len().next_multiple_of(N), 0);
-    args.extend(bytes);
-}
-
 impl Backend for Cuda {
     fn run(&mut self, op: Op) {
         let (reads, writes) = op.views();
@@ -119,20 +95,18 @@ impl Backend for Cuda {
         let lowered = lower(op, self.card.facts);
         let (need, have) = (lowered.scratch, self.scratch.bytes);
         assert!(need <= have, "{op:?} needs {need} bytes of scratch, and the survey said {have}");
+        let (address, stream) = (places(&self.memory, &self.scratch), &self.compute.stream);
         for work in &lowered.work {
             match work {
-                Work::Launch(launch) => self.launch(launch),
-                Work::Product(product) => {
-                    let address = places(&self.memory, &self.scratch);
-                    self.products.run(product, &address, &self.compute.stream);
-                }
+                Work::Launch(launch) => self.kernels.launch(launch, &address, stream),
+                Work::Product(product) => self.products.run(product, &address, stream),
                 Work::Copy { from, to } => {
-                    let address = places(&self.memory, &self.scratch);
                     let [from_at, to_at] = [*from, *to].map(|view| address(Place::Of(view)));
-                    self.compute.stream.copy(from_at, to_at, from.bytes());
+                    stream.copy(from_at, to_at, from.bytes());
                 }
             }
         }
+        drop(address);
         self.touch(&reads, &writes);
     }
 

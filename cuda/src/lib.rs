@@ -8,6 +8,7 @@ mod compute;
 mod device;
 mod driver;
 mod kernels;
+
 mod libraries;
 mod lower;
 mod ops;
@@ -21,6 +22,7 @@ pub use compute::Compute;
 pub use device::Cuda;
 pub use driver::{Card, Event, Stream};
 pub use kernels::Kernels;
+
 pub use libraries::{LIBS, Lib, Loaded as LoadedLibrary, Missing, Search};
 pub use lower::lower;
 pub use products::F32Products;
