@@ -57,7 +57,7 @@ impl Kernels {
         for arg in &launch.args {
             match *arg {
                 Arg::At(place) => lay(&mut args, address(place).to_le_bytes()),
-                Arg::U64(x) => lay(&mut args, x.to_le_bytes()),
+                Arg::U64(x) | Arg::Address(x) => lay(&mut args, x.to_le_bytes()),
                 Arg::U32(x) => lay(&mut args, x.to_le_bytes()),
                 Arg::F64(x) => lay(&mut args, x.to_le_bytes()),
             }

@@ -82,6 +82,14 @@ pub enum Arg {
     U64(u64),
     /// double
     F64(f64),
+    /// T *, of whatever is on the card; several are a struct of pointers.
+    Address(u64),
+}
+impl Arg {
+    /// u32
+    pub fn small(n: usize) -> Arg {
+        Arg::U32(u32::try_from(n).expect("less than 2^32"))
+    }
 }
 impl From<View> for Arg {
     fn from(view: View) -> Arg {
