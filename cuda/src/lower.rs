@@ -9,6 +9,15 @@ pub fn lower(op: Op, card: Card) -> Lowering {
     let l = &mut lowering;
     match op {
         Op::RmsNorm { x, w, y, rstd, eps, offset } => rmsnorm::forward(l, [x, w], [y, rstd], eps, offset),
+        Op::Attention { qkv, cu_seqlens, rotation, o, lse, heads, scores } => {
+            attention::forward(l, cu_seqlens, rotation, [qkv, o, lse], heads, scores)
+        }
+        Op::AttentionBackward { qkv, cu_seqlens, rotation, o, lse, d_o, dqkv, heads, scores } => {
+            attention::backward(l, [qkv, cu_seqlens, o, lse, d_o], rotation, dqkv, heads, scores)
+        }
+        Op::AttentionCached { qkv, span, rotation, cache, o, heads, scores } => {
+            attention::cached(l, span, rotation, [qkv, cache, o], heads, scores)
+        }
         _ => panic!("{op:?} has no kernel on a card"),
     }
     lowering
