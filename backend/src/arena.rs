@@ -18,12 +18,20 @@ pub type Sizes = [usize; REGIONS.len()];
 /// Every slab starts on a cache line.
 const ALIGN: usize = 64;
 
-/// One mapping. `base` is raw on purpose, see (4). A phantom one (Meta) has addresses but no memory.
+/// One allocation. `base` is raw on purpose, see (4).
 struct Mem {
     base: NonNull<u8>,
     size: usize,
-    /// Keeps the pages; nobody looks at them through it.
-    pages: Option<MmapMut>,
+    keeper: Keeper,
+}
+/// What keeps memory allocated; nobody looks at it through this.
+enum Keeper {
+    /// The host's.
+    Pages(#[allow(dead_code)] MmapMut),
+    /// A card's: addresses that mean nothing to the host.
+    Card(#[allow(dead_code)] Arc<dyn Send + Sync>),
+    /// Nothing: a phantom (Meta) has addresses but no memory.
+    Nothing,
 }
 // SAFETY: Mem only hands out raw pointers; who may use them is decided by Arena and Loan.
 unsafe impl Send for Mem {}
@@ -32,12 +40,16 @@ unsafe impl Sync for Mem {}
 
 impl Mem {
     fn new(size: usize, real: bool) -> Arc<Mem> {
-        let mut pages = real.then(|| zeroed_pages(size.max(ALIGN)));
-        let base = match &mut pages {
-            Some(pages) => pages.as_mut_ptr(),
-            None => std::ptr::without_provenance_mut(ALIGN),
-        };
-        Arc::new(Mem { base: NonNull::new(base).expect("memory is not at address zero"), size, pages })
+        if !real {
+            return Mem::at(ALIGN, size, Keeper::Nothing);
+        }
+        let mut pages = zeroed_pages(size.max(ALIGN));
+        let base = NonNull::new(pages.as_mut_ptr()).expect("memory is not at address zero");
+        Arc::new(Mem { base, size, keeper: Keeper::Pages(pages) })
+    }
+    fn at(address: usize, size: usize, keeper: Keeper) -> Arc<Mem> {
+        let base = NonNull::new(std::ptr::without_provenance_mut(address)).expect("memory is not at address zero");
+        Arc::new(Mem { base, size, keeper })
     }
 }
 
@@ -85,9 +97,13 @@ impl Span {
     pub fn anchor(&self) -> Span {
         Span { _end: None, ..self.clone() }
     }
-    /// A phantom span (of the Meta device) has an address but no memory.
+    /// Whether the host may touch the memory: not that of a card, nor that of a phantom, which has none.
+    pub fn is_of_host(&self) -> bool {
+        matches!(self.mem.keeper, Keeper::Pages(_))
+    }
+    /// Whether there is any memory.
     pub fn is_real(&self) -> bool {
-        self.mem.pages.is_some()
+        !matches!(self.mem.keeper, Keeper::Nothing)
     }
 }
 
@@ -117,6 +133,11 @@ impl Loan {
     /// The loan holds from this point of the compute queue on: an engine must not touch the memory before.
     pub fn ready(&self) -> Mark {
         self.ready
+    }
+
+    /// A loan that holds from a point of its device's queue on.
+    pub fn from(self, ready: Mark) -> Loan {
+        Loan { ready, ..self }
     }
 
     /// A loan of a device behind a queue, whose jobs are all its accesses.
@@ -166,6 +187,12 @@ impl Arena {
     /// Addresses without memory: every check, no slice.
     pub fn phantom(sizes: Sizes) -> Arena {
         Arena::with(sizes.map(|s| Mem::new(s, false)))
+    }
+
+    /// Memory of a card, by the address and the size of each region: every check, no slice. Addresses are kept allocated
+    /// by their keepers as long as the arena or a span of it lives.
+    pub fn of_card(regions: [(u64, usize, Arc<dyn Send + Sync>); REGIONS.len()]) -> Arena {
+        Arena::with(regions.map(|(address, size, keeper)| Mem::at(address as usize, size, Keeper::Card(keeper))))
     }
 
     fn with(mem: [Arc<Mem>; REGIONS.len()]) -> Arena {
@@ -223,7 +250,7 @@ impl Arena {
         self.check(&reads, &writes);
         let at = |v: View| {
             let mem = &self.mem[v.region as usize];
-            assert!(mem.pages.is_some(), "a phantom arena has no slices");
+            assert!(matches!(mem.keeper, Keeper::Pages(_)), "only memory of the host has slices");
             mem.base.as_ptr().wrapping_add(v.offset)
         };
         (reads.map(|v| In(at(v), v, PhantomData)), writes.map(|v| Out(at(v), v, PhantomData)))

@@ -13,6 +13,7 @@ mod meta;
 mod op;
 mod queue;
 mod queued;
+mod touched;
 mod trace;
 mod view;
 
@@ -23,6 +24,7 @@ pub use meta::Meta;
 pub use op::{Columns, Heads, LogitLoss, LossScale, Nonlinearity, Op, Pairs, Rotation, Scores, Slopes};
 pub use queue::{Event, Queue};
 pub use queued::Queued;
+pub use touched::Touched;
 pub use trace::{Trace, TraceRow, Traced};
 pub use view::{DType, Element, REGIONS, Region, View};
 

@@ -3,7 +3,7 @@
 //! It exists to prove the rest: the host runs ahead, sees tensor memory only through `download`, and every order
 //! between compute and transfers has to come from marks and events. The ledger is kept on the issuing side, in queue
 //! order, where it refuses a missing wait before any byte is raced for.
-use crate::{Access, Arena, Backend, Cpu, Loan, Mark, Op, Queue, Region, Sizes, View};
+use crate::{Access, Arena, Backend, Cpu, Loan, Mark, Op, Queue, Region, Sizes, Touched, View};
 use std::sync::{Arc, Mutex};
 
 pub struct Queued {
@@ -11,8 +11,7 @@ pub struct Queued {
     /// Runs on the queue's thread only; the lock is never contended.
     device: Arc<Mutex<Cpu>>,
     queue: Queue,
-    /// The last read and write of each view, as marks.
-    touched: Vec<(View, Mark, Mark)>,
+    touched: Touched,
 }
 
 impl Queued {
@@ -21,7 +20,7 @@ impl Queued {
         // SAFETY: the ledger's arena never resolves; a loan carries the mark behind the last use of its memory, which
         // engines wait for (`Loan::ready`), and its return is ordered by `Queue` before later operations.
         let ledger = unsafe { device.arena().alias() };
-        Queued { ledger, device: Arc::new(Mutex::new(device)), queue: Queue::new(delays), touched: vec![] }
+        Queued { ledger, device: Arc::new(Mutex::new(device)), queue: Queue::new(delays), touched: Touched::default() }
     }
 
     /// The compute queue, for engines: they wait for marks on it and push their waits into it.
@@ -29,26 +28,12 @@ impl Queued {
         self.queue.clone()
     }
 
-    fn touch(&mut self, view: View, access: Access, mark: Mark) {
-        let at = match self.touched.iter().position(|t| t.0 == view) {
-            Some(at) => at,
-            None => {
-                self.touched.push((view, Mark::default(), Mark::default()));
-                self.touched.len() - 1
-            }
-        };
-        match access {
-            Access::Read => self.touched[at].1 = mark,
-            Access::Write => self.touched[at].2 = mark,
-        }
-    }
-
     fn push(&mut self, reads: &[View], writes: &[View], job: impl FnOnce(&mut Cpu) + Send + 'static) {
         self.ledger.check(reads, writes);
         let device = self.device.clone();
         let mark = self.queue.push(move || job(&mut device.lock().unwrap()));
         for (views, access) in [(reads, Access::Read), (writes, Access::Write)] {
-            views.iter().for_each(|v| self.touch(*v, access, mark));
+            views.iter().for_each(|v| self.touched.touch(*v, access, mark));
         }
     }
 }
@@ -71,14 +56,12 @@ impl Backend for Queued {
         self.queue.mark()
     }
     fn lend(&mut self, view: View, access: Access) -> Loan {
-        let conflicts = self.touched.iter().filter(|t| t.0.overlaps(&view));
-        let ready = conflicts.map(|&(_, read, write)| if access == Access::Write { read.max(write) } else { write });
-        let ready = ready.max().unwrap_or_default();
+        let ready = self.touched.ready(view, access);
         self.ledger.lend(view, access).behind(self.queue.clone(), ready)
     }
     fn settle(&mut self, loan: Loan) {
         // The engine has pushed its wait: whoever comes after this mark comes after the transfer.
-        self.touch(loan.view(), loan.access(), self.queue.mark());
+        self.touched.touch(loan.view(), loan.access(), self.queue.mark());
         self.ledger.settle(loan);
     }
     fn high_water(&self, region: Region) -> usize {

@@ -221,7 +221,7 @@ impl Communicator for End {
     fn start(&mut self, after: Mark, op: Coll, src: Option<Loan>, dst: Option<Loan>) -> Result<Ticket, CommError> {
         let call = Call::new([self.rank, self.size], after, op, &src, &dst);
         for loan in [&src, &dst].into_iter().flatten() {
-            assert!(loan.span().is_real(), "{call} of phantom memory on an engine that moves it");
+            assert!(loan.span().is_of_host(), "{call} of memory that the host cannot touch");
         }
         let ticket = self.with(|group, wire| group.start(call, [src, dst], wire))?;
         self.shared.work.notify_all();

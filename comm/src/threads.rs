@@ -57,7 +57,7 @@ impl Communicator for End {
         let call = Call::new([self.rank, self.size()], after, op, &src, &dst);
         let post = [&src, &dst].map(|loan| loan.as_ref().map(|loan| loan.span().clone()));
         for span in post.iter().flatten() {
-            assert!(span.is_real(), "{call} of phantom memory on an engine that moves it");
+            assert!(span.is_of_host(), "{call} of memory that the host cannot touch");
         }
         let seq = self.started.entry(op.pair()).or_default();
         let key = (op.pair(), *seq);

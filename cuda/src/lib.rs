@@ -3,8 +3,25 @@
 //! An operation becomes [`Work`]: kernels of ours and calls of a library, in order, as data. Whoever wants to know what a
 //! step will need looks at that list without a card; the device goes through it and issues. Read on in [`work`], then one
 //! operation from its launch to its loops in `ops/rmsnorm.rs` and `kernels/rmsnorm.cu`.
+mod compile;
+mod compute;
+mod device;
+mod driver;
+mod kernels;
+mod libraries;
 mod lower;
 mod ops;
+mod products;
+mod staging;
+mod survey;
 pub mod work;
 
+pub use compile::Compiler;
+pub use compute::Compute;
+pub use device::Cuda;
+pub use driver::{Card, Event, Stream};
+pub use kernels::Kernels;
+pub use libraries::{LIBS, Lib, Loaded as LoadedLibrary, Missing, Search};
 pub use lower::lower;
+pub use products::F32Products;
+pub use survey::{Needs, Survey};

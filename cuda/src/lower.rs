@@ -18,6 +18,11 @@ pub fn lower(op: Op, card: Card) -> Lowering {
         Op::AttentionCached { qkv, span, rotation, cache, o, heads, scores } => {
             attention::cached(l, span, rotation, [qkv, cache, o], heads, scores)
         }
+        Op::Linear { x, w, add, y, dims } => linear::forward(l, [x, w], add, y, dims),
+        Op::LinearBackwardInput { dy, w, dx, dims } => linear::backward_input(l, [dy, w], dx, dims),
+        Op::LinearBackwardWeight { dy, x, dw, dims, scale, acc } => {
+            linear::backward_weight(l, [dy, x], dw, dims, scale, acc)
+        }
         _ => panic!("{op:?} has no kernel on a card"),
     }
     lowering

@@ -48,6 +48,20 @@ impl Place {
             Place::Scratch { dtype, .. } => dtype,
         }
     }
+
+    /// Bytes to which it is aligned, as far as anybody asks: regions and scratch are aligned to 256.
+    pub fn alignment(self) -> u32 {
+        match self {
+            Place::Of(view) => 1 << view.offset.trailing_zeros().min(8),
+            Place::Scratch { at, .. } => 1 << at.trailing_zeros().min(8),
+        }
+    }
+}
+
+impl From<View> for Place {
+    fn from(view: View) -> Place {
+        Place::Of(view)
+    }
 }
 
 /// An argument of a kernel; its type in C behind the arrow.
@@ -114,6 +128,8 @@ pub struct Product {
     pub d: Place,
     pub alpha: f64,
     pub beta: f64,
+    /// Scratch that the library may use.
+    pub workspace: Place,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -150,6 +166,12 @@ impl Lowering {
     pub fn launch(&mut self, source: &'static Source, entry: &'static str) -> Launching<'_> {
         let module = Module { source, defines: vec![] };
         Launching { to: self, launch: Launch { module, entry, grid: [1; 3], block: 256, shared: 0, args: vec![] } }
+    }
+
+    /// The most that a product may use.
+    pub fn workspace(&self) -> usize {
+        // What the library's documentation recommends for each architecture.
+        if self.card.arch >= 90 { 32 << 20 } else { 4 << 20 }
     }
 
     /// Memory for `len` elements until the end of this operation.
@@ -204,8 +226,11 @@ impl Launching<'_> {
         self
     }
     /// Nothing is launched on an empty grid.
-    pub fn with<const N: usize>(mut self, args: [Arg; N]) {
-        self.launch.args = args.into();
+    pub fn with<const N: usize>(self, args: [Arg; N]) {
+        self.with_all(args);
+    }
+    pub fn with_all(mut self, args: impl IntoIterator<Item = Arg>) {
+        self.launch.args = args.into_iter().collect();
         if self.launch.grid.iter().all(|n| *n > 0) {
             self.to.work.push(Work::Launch(self.launch));
         }

@@ -3,7 +3,7 @@
 //!
 //! Which keys a query sees is found once for each token; a tile that lies across segments is like any other.
 use super::rope::rotate;
-use super::{ATTENTION, ATTENTION_ROWS};
+use super::{ATTENTION, ATTENTION_ROWS, flash};
 use crate::work::{Launching, Lowering, Place, vector};
 use backend::{DType, Heads, Rotation, Scores, View};
 
@@ -23,6 +23,9 @@ pub fn forward(
     let t = qkv.len / heads.qkv();
     let spans = Spans::of_segments(l, cu_seqlens, t, scores);
     rotate(l, spans.span, rotation, qkv, heads, 1.0);
+    if flash::knows(l.card, lse, &[qkv, o], heads, scores) {
+        return flash::forward(l, qkv, spans, [o, lse], heads, scores);
+    }
     let [q, k, v] = columns(qkv, heads);
     general(l, [q, k, v], [heads.qkv(), heads.qkv()], spans, o, Some(lse), heads, scores);
 }
@@ -39,6 +42,24 @@ pub fn backward(
     let t = qkv.len / heads.qkv();
     let spans = Spans::of_segments(l, cu_seqlens, t, scores);
     let dots = dots(l, [o, d_o], heads);
+    if flash::knows(l.card, lse, &[qkv, o, d_o, dqkv], heads, scores) {
+        flash::backward(l, [qkv, lse, d_o], spans, dots, dqkv, heads, scores);
+    } else {
+        general_backward(l, [qkv, o, lse, d_o], spans, dots, dqkv, heads, scores);
+    }
+    rotate(l, spans.span, rotation, dqkv, heads, -1.0);
+}
+
+fn general_backward(
+    l: &mut Lowering,
+    [qkv, o, lse, d_o]: [View; 4],
+    spans: Spans,
+    dots: Place,
+    dqkv: View,
+    heads: Heads,
+    scores: Scores,
+) {
+    let t = qkv.len / heads.qkv();
     let (tile, shared) = tile(l, heads, qkv, 4);
     let slopes = slopes(scores);
     let common = |launching: Launching<'_>, tiles_of: usize, sees: Place| {
@@ -66,7 +87,6 @@ pub fn backward(
     };
     common(l.launch(&ATTENTION, "attention_keys"), heads.kv, spans.last);
     common(l.launch(&ATTENTION, "attention_queries"), heads.n, spans.first);
-    rotate(l, spans.span, rotation, dqkv, heads, -1.0);
 }
 
 /// span (2), qkv (T, (N+2K) H), cache (2, C, K H) -> the first n rows of qkv rotated, and in the cache; o (T, N H)

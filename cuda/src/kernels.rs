@@ -1,0 +1,52 @@
+//! The kernels of a card: compiled, loaded, found by name.
+use crate::compile::Compiler;
+use crate::driver::{Card, Function, Loaded};
+use crate::work::{Launch, Module};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// Of one card, for all ranks on it.
+pub struct Kernels {
+    card: Arc<Card>,
+    compiler: Compiler,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    modules: HashMap<Module, Loaded>,
+    /// With the bytes of shared memory that they may ask for.
+    functions: HashMap<(Module, &'static str, usize), Function>,
+}
+
+impl Kernels {
+    pub fn new(card: Arc<Card>, compiler: Compiler) -> Kernels {
+        Kernels { card, compiler, known: Mutex::default() }
+    }
+
+    /// Compiles and loads what is not there yet, on so many threads. `done` is told of each module.
+    pub fn prepare(&self, modules: Vec<Module>, threads: usize, done: &(dyn Fn() + Sync)) -> Result<(), String> {
+        let mut known = self.known.lock().expect("nothing panics with the lock");
+        let new: Vec<Module> = modules.into_iter().filter(|module| !known.modules.contains_key(module)).collect();
+        let codes = self.compiler.all(&new, threads, done)?;
+        for (module, code) in new.into_iter().zip(codes) {
+            let loaded = Loaded::new(&self.card, &code).map_err(|e| format!("{}.cu: {e}", module.source.name))?;
+            known.modules.insert(module, loaded);
+        }
+        Ok(())
+    }
+
+    /// The kernel of a launch. One that was not prepared is compiled here.
+    pub fn function(&self, launch: &Launch) -> Result<Function, String> {
+        let key = (launch.module.clone(), launch.entry, launch.shared);
+        if let Some(function) = self.known.lock().expect("nothing panics with the lock").functions.get(&key) {
+            return Ok(*function);
+        }
+        self.prepare(vec![launch.module.clone()], 1, &|| {})?;
+        let mut known = self.known.lock().expect("nothing panics with the lock");
+        let function = known.modules[&launch.module].function(&self.card, launch.entry, launch.shared);
+        let function = function.map_err(|e| format!("{} of {}.cu: {e}", launch.entry, launch.module.source.name))?;
+        known.functions.insert(key, function);
+        Ok(function)
+    }
+}
