@@ -33,7 +33,7 @@ pub use mpi::{Launcher, MpiError, MpiSettings, mpi};
 pub use processes::{Bytes, Processes, Request, Transport};
 pub use queued::Queued;
 pub use shared::{SharedError, shared, shared_bytes};
-pub use threads::{Threads, threads};
+pub use threads::{Host, Mover, Post, Threads, threads};
 pub use uneven::all_to_all_uneven;
 
 use backend::{Loan, Mark};

@@ -6,24 +6,27 @@
 //! Never a hang: an operation that its members call differently, that a member left before (its end was dropped, in a
 //! panic too) or does not come to in time breaks the board, and every member's next call says why.
 //!
-//! Compute has happened when `start` is called, as on [`backend::Cpu`]; for a device with a queue see [`crate::Queued`].
+//! Who moves is a [`Mover`]. For the [`Host`] compute has happened when `start` is called, as on [`backend::Cpu`]; for a device
+//! with a queue see [`crate::Queued`], and for ranks that are on one card the crate `cuda`.
 mod job;
+mod mover;
 mod world;
 
+pub use job::Post;
+pub use mover::{Host, Mover};
 pub use world::Threads;
 
 use crate::{Aborter, Call, Coll, CommError, Communicator, Open, Ticket};
 use backend::{Loan, Mark};
-use job::{Job, Post};
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 /// The members' ends of one communicator. `name` tells group and lane, `members` the global ranks in group order: both
 /// are for messages. A member that is `timeout` late for an operation that another one waits for is an error.
 pub fn threads(name: &str, members: &[usize], timeout: Duration) -> Vec<Box<dyn Communicator>> {
     let board = Board::new(name, members, timeout);
-    (0..members.len()).map(|member| Box::new(End::new(member, board.clone())) as Box<dyn Communicator>).collect()
+    (0..members.len()).map(|member| Box::new(End::new(member, board.clone(), Host)) as Box<dyn Communicator>).collect()
 }
 
 /// Where a rank stands in a group.
@@ -32,20 +35,21 @@ pub(crate) fn place(rank: usize, members: &[usize]) -> usize {
     place.unwrap_or_else(|| panic!("rank {rank} is not one of {members:?}"))
 }
 
-struct End {
+struct End<M: Mover> {
     rank: usize,
-    board: Arc<Board>,
+    board: Arc<Board<M>>,
+    mover: M,
     started: HashMap<Channel, u64>,
-    open: Open<(Key, [Option<Loan>; 2])>,
+    open: Open<(Key, Shared<M>, [Option<Loan>; 2])>,
 }
 
-impl End {
-    fn new(rank: usize, board: Arc<Board>) -> End {
-        End { rank, board, started: HashMap::new(), open: Open::default() }
+impl<M: Mover> End<M> {
+    fn new(rank: usize, board: Arc<Board<M>>, mover: M) -> End<M> {
+        End { rank, board, mover, started: HashMap::new(), open: Open::default() }
     }
 }
 
-impl Communicator for End {
+impl<M: Mover> Communicator for End<M> {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -57,18 +61,23 @@ impl Communicator for End {
         let call = Call::new([self.rank, self.size()], after, op, &src, &dst);
         let post = [&src, &dst].map(|loan| loan.as_ref().map(|loan| loan.span().clone()));
         for span in post.iter().flatten() {
-            assert!(span.is_of_host(), "{call} of memory that the host cannot touch");
+            assert!(span.is_real(), "{call} of phantom memory on an engine that moves it");
         }
         let seq = self.started.entry(op.pair()).or_default();
         let key = (op.pair(), *seq);
         *seq += 1;
-        self.board.post(self.rank, key, call, post)?;
-        Ok(self.open.add((key, [src, dst])))
+        let ready = self.mover.ready(after);
+        let job = self.board.post(self.rank, key, call, (post, ready))?;
+        if let Some(job) = job.get().filter(|_| M::AT_ONCE) {
+            self.board.work(key, job, &mut self.mover);
+        }
+        Ok(self.open.add((key, job, [src, dst])))
     }
 
     fn wait(&mut self, ticket: Ticket) -> Result<[Option<Loan>; 2], CommError> {
-        let (key, loans) = self.open.take(ticket);
-        self.board.complete(key)?;
+        let (key, job, loans) = self.open.take(ticket);
+        self.board.complete(key, &mut self.mover)?;
+        self.mover.done(job.get().expect("it is complete"));
         Ok(loans)
     }
 
@@ -77,7 +86,10 @@ impl Communicator for End {
     }
 
     fn finish(&mut self) -> Result<(), CommError> {
-        self.open.values().try_for_each(|(key, _)| self.board.complete(*key))?;
+        for (key, job, _) in self.open.values() {
+            self.board.complete(*key, &mut self.mover)?;
+            self.mover.end(job.get().expect("it is complete"));
+        }
         self.poll()
     }
 
@@ -87,7 +99,7 @@ impl Communicator for End {
     }
 }
 
-impl Drop for End {
+impl<M: Mover> Drop for End<M> {
     fn drop(&mut self) {
         self.board.leave(self.rank);
     }
@@ -98,46 +110,48 @@ type Channel = Option<(usize, usize)>;
 /// A channel, and the sequence number in it.
 type Key = (Channel, u64);
 
-struct Board {
+struct Board<M: Mover> {
     name: Arc<str>,
     members: Vec<usize>,
     timeout: Duration,
-    state: Mutex<State>,
+    state: Mutex<State<M>>,
     changed: Condvar,
 }
 
-struct State {
+struct State<M: Mover> {
     /// Operations that some member has started and that are not done. A board that is broken keeps those it broke.
-    slots: HashMap<Key, Slot>,
+    slots: HashMap<Key, Slot<M>>,
     left: Vec<bool>,
     broken: Option<CommError>,
 }
 
-struct Slot {
+/// A job, once all have posted.
+type Shared<M> = Arc<OnceLock<<M as Mover>::Job>>;
+
+struct Slot<M: Mover> {
     call: Call,
     /// Who called it first.
     first: usize,
     /// Of each member that has come.
-    posts: Vec<Option<Post>>,
-    /// Once all have posted.
-    job: Option<Arc<Job>>,
+    posts: Vec<Option<(Post, M::Ready)>>,
+    job: Shared<M>,
 }
 
-impl State {
+impl<M: Mover> State<M> {
     fn health(&self) -> Result<(), CommError> {
         self.broken.clone().map_or(Ok(()), Err)
     }
 }
 
-impl Slot {
+impl<M: Mover> Slot<M> {
     /// Members of the operation that have not come.
     fn absent(&self) -> impl Iterator<Item = usize> {
         (0..self.posts.len()).filter(|&member| self.call.op.concerns(member) && self.posts[member].is_none())
     }
 }
 
-impl Board {
-    fn new(name: &str, members: &[usize], timeout: Duration) -> Arc<Board> {
+impl<M: Mover> Board<M> {
+    fn new(name: &str, members: &[usize], timeout: Duration) -> Arc<Board<M>> {
         let state = State { slots: HashMap::new(), left: vec![false; members.len()], broken: None };
         let (state, changed) = (Mutex::new(state), Condvar::new());
         Arc::new(Board { name: name.into(), members: members.to_vec(), timeout, state, changed })
@@ -160,18 +174,18 @@ impl Board {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<M>> {
         self.state.lock().unwrap()
     }
 
-    fn post(&self, rank: usize, key: Key, call: Call, post: Post) -> Result<(), CommError> {
+    fn post(&self, rank: usize, key: Key, call: Call, post: (Post, M::Ready)) -> Result<Shared<M>, CommError> {
         let mut state = self.state();
         state.health()?;
         let slot = state.slots.entry(key).or_insert_with(|| Slot {
             call,
             first: rank,
             posts: vec![None; self.members.len()],
-            job: None,
+            job: Arc::default(),
         });
         if slot.call != call {
             let error = CommError::Mismatch {
@@ -185,40 +199,47 @@ impl Board {
             return Err(self.fail(&mut state, error));
         }
         slot.posts[rank] = Some(post);
+        let job = slot.job.clone();
         if slot.absent().next().is_none() {
-            let posts = slot.posts.iter().map(|post| post.clone().unwrap_or_default()).collect();
-            slot.job = Some(Arc::new(Job::new(call, posts)));
+            let posts = std::mem::take(&mut slot.posts);
+            job.get_or_init(|| M::job(call, posts));
             self.changed.notify_all();
         }
-        Ok(())
+        Ok(job)
+    }
+
+    /// Whoever makes an end of it closes its slot.
+    fn work(&self, key: Key, job: &M::Job, mover: &mut M) {
+        if mover.work(job) {
+            self.state().slots.remove(&key);
+            self.changed.notify_all();
+        }
     }
 
     /// Until the operation is done, working on it.
-    fn complete(&self, key: Key) -> Result<(), CommError> {
-        let pending = |state: &mut State| {
-            let slot = state.slots.get(&key).filter(|slot| slot.job.is_none() && state.broken.is_none());
+    fn complete(&self, key: Key, mover: &mut M) -> Result<(), CommError> {
+        let pending = |state: &mut State<M>| {
+            let slot = state.slots.get(&key).filter(|slot| slot.job.get().is_none() && state.broken.is_none());
             slot.is_some_and(|slot| !slot.absent().any(|member| state.left[member]))
         };
         let (mut state, _) = self.changed.wait_timeout_while(self.state(), self.timeout, pending).unwrap();
         let Some(slot) = state.slots.get(&key) else { return Ok(()) };
-        let Some(job) = slot.job.clone() else {
+        let job = slot.job.clone();
+        let Some(job) = job.get() else {
             state.health()?;
             let error = self.incomplete(&state, key.1, slot);
             return Err(self.fail(&mut state, error));
         };
         drop(state);
-        if job.work() {
-            self.state().slots.remove(&key);
-            self.changed.notify_all();
-        }
+        self.work(key, job, mover);
         // No timeout: what is missing are items in the hands of others, and an item neither blocks nor panics.
         drop(self.changed.wait_while(self.state(), |state| state.slots.contains_key(&key)).unwrap());
         Ok(())
     }
 
     /// Breaks the board: operations that are not complete never will be, and let go of their spans; others end well.
-    fn fail(&self, state: &mut State, error: CommError) -> CommError {
-        for slot in state.slots.values_mut().filter(|slot| slot.job.is_none()) {
+    fn fail(&self, state: &mut State<M>, error: CommError) -> CommError {
+        for slot in state.slots.values_mut().filter(|slot| slot.job.get().is_none()) {
             slot.posts.fill(None);
         }
         state.broken = Some(error.clone());
@@ -226,7 +247,7 @@ impl Board {
         error
     }
 
-    fn incomplete(&self, state: &State, seq: u64, slot: &Slot) -> CommError {
+    fn incomplete(&self, state: &State<M>, seq: u64, slot: &Slot<M>) -> CommError {
         let (comm, call) = (self.name.clone(), slot.call.global(&self.members));
         let (left, late): (Vec<usize>, Vec<usize>) = slot.absent().partition(|&member| state.left[member]);
         let global = |ranks: Vec<usize>| ranks.into_iter().map(|member| self.members[member]).collect();

@@ -1,12 +1,13 @@
-//! A `Cpu` for tests: host vectors in, operations, host vectors out. Every output lies in memory full of NaN before the
-//! operation writes it, so whatever an operation should not read shows. The operations stand in `ops`.
+//! A device for tests: host vectors in, operations, host vectors out. Every output lies in memory full of NaN before the
+//! operation writes it, so whatever an operation should not read shows. The operations stand in `ops`. Which device it is
+//! says the test: these files are those of the CPU's and of the card's tests.
+use crate::under_test;
 use backend::{
-    Backend, Cpu, DType, Element, Heads, Isa, Op, REGIONS, Region, Scores, Slopes, View, download, upload,
-    upload_floats,
+    Backend, DType, Element, Heads, Isa, Op, REGIONS, Region, Scores, Slopes, View, download, upload, upload_floats,
 };
 
 pub struct Device {
-    cpu: Cpu,
+    inner: Box<dyn Backend>,
     pub float: DType,
     /// Bytes handed out for the operation at hand.
     used: usize,
@@ -21,7 +22,10 @@ impl Device {
     pub fn with_isa(float: DType, threads: usize, isa: Isa) -> Device {
         let mut sizes = [0; REGIONS.len()];
         sizes[Region::Act as usize] = 48 << 20;
-        Device { cpu: Cpu::with_isa(sizes, threads, isa), float, used: 0, base: 0 }
+        Device::on(under_test::device(sizes, threads, isa), float)
+    }
+    pub fn on(inner: Box<dyn Backend>, float: DType) -> Device {
+        Device { inner, float, used: 0, base: 0 }
     }
 
     fn view(&mut self, dtype: DType, len: usize) -> View {
@@ -31,7 +35,7 @@ impl Device {
     }
     pub fn put<E: Element>(&mut self, x: &[E]) -> View {
         let view = self.view(E::DTYPE, x.len());
-        upload(&mut self.cpu, x, view);
+        upload(&mut *self.inner, x, view);
         view
     }
     /// Numbers in a float type, rounded to it.
@@ -40,7 +44,7 @@ impl Device {
             return self.put(x);
         }
         let view = self.view(dtype, x.len());
-        upload_floats(&mut self.cpu, &x.iter().map(|&x| x as f32).collect::<Vec<f32>>(), view);
+        upload_floats(&mut *self.inner, &x.iter().map(|&x| x as f32).collect::<Vec<f32>>(), view);
         view
     }
     /// Numbers in the float type of the device.
@@ -66,24 +70,24 @@ impl Device {
 
     /// Runs the operation and brings some of its tensors back. The memory is free for the next one.
     pub fn run<const N: usize>(&mut self, op: Op, out: [View; N]) -> [Vec<f64>; N] {
-        self.cpu.run(op);
+        self.inner.run(op);
         self.used = 0;
         out.map(|view| self.get(view))
     }
     pub fn get(&mut self, view: View) -> Vec<f64> {
-        let cpu = &mut self.cpu;
+        let inner = &mut *self.inner;
         match view.dtype {
-            DType::F32 => download::<f32>(cpu, view).into_iter().map(f64::from).collect(),
-            DType::F64 => download(cpu, view),
-            DType::BF16 => download::<half::bf16>(cpu, view).into_iter().map(f64::from).collect(),
-            DType::F16 => download::<half::f16>(cpu, view).into_iter().map(f64::from).collect(),
-            DType::U32 => download::<u32>(cpu, view).into_iter().map(f64::from).collect(),
+            DType::F32 => download::<f32>(inner, view).into_iter().map(f64::from).collect(),
+            DType::F64 => download(inner, view),
+            DType::BF16 => download::<half::bf16>(inner, view).into_iter().map(f64::from).collect(),
+            DType::F16 => download::<half::f16>(inner, view).into_iter().map(f64::from).collect(),
+            DType::U32 => download::<u32>(inner, view).into_iter().map(f64::from).collect(),
         }
     }
     /// The bytes themselves, for what is no number of its own.
     pub fn bits16(&mut self, view: View) -> Vec<u16> {
         let mut out = vec![0; view.len];
-        self.cpu.download(view, bytemuck::cast_slice_mut(&mut out));
+        self.inner.download(view, bytemuck::cast_slice_mut(&mut out));
         out
     }
 }

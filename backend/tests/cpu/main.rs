@@ -15,3 +15,4 @@ mod rounding;
 mod semantics;
 mod storage;
 mod threads;
+mod under_test;

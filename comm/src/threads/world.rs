@@ -1,24 +1,26 @@
 //! The engine of ranks that are threads: a table where the members of a group find its board.
-use super::{Board, End};
+use super::{Board, End, Host, Mover};
 use crate::{CommError, Communicator, Engine};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// One rank of a world of threads.
-pub struct Threads {
+pub struct Threads<M: Mover = Host> {
     rank: usize,
+    /// Makes the means of a rank for each of its groups.
+    movers: Box<dyn Fn() -> M + Send>,
     /// How often this rank has joined a group of that name and those members.
     joined: Mutex<HashMap<Group, usize>>,
     timeout: Duration,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<Table<M>>>,
 }
 
 type Group = (String, Vec<usize>);
 
-struct Table {
+struct Table<M: Mover> {
     /// Those that not all members have joined, and who has.
-    boards: HashMap<(Group, usize), (Arc<Board>, Vec<bool>)>,
+    boards: HashMap<(Group, usize), (Arc<Board<M>>, Vec<bool>)>,
     /// Ranks whose engine was dropped, in a panic too: they join nothing any more.
     gone: Vec<bool>,
 }
@@ -26,12 +28,31 @@ struct Table {
 impl Threads {
     /// Ranks `0..n`, for a thread each. A member that is `timeout` late is an error.
     pub fn world(n: usize, timeout: Duration) -> Vec<Threads> {
-        let table = Arc::new(Mutex::new(Table { boards: HashMap::new(), gone: vec![false; n] }));
-        (0..n).map(|rank| Threads { rank, joined: Mutex::default(), timeout, table: table.clone() }).collect()
+        Threads::moving(n, timeout).into_iter().map(|rank| rank.by(|| Host)).collect()
     }
 }
 
-impl Engine for Threads {
+impl<M: Mover> Threads<M> {
+    /// The same, of ranks that say [by](Threads::by) what they move before they join a group.
+    pub fn moving(n: usize, timeout: Duration) -> Vec<Threads<M>> {
+        let table = Arc::new(Mutex::new(Table { boards: HashMap::new(), gone: vec![false; n] }));
+        let rank = |rank| Threads {
+            rank,
+            movers: Box::new(|| unreachable!("a rank says what it moves by")),
+            joined: Mutex::default(),
+            timeout,
+            table: table.clone(),
+        };
+        (0..n).map(rank).collect()
+    }
+
+    pub fn by(mut self, movers: impl Fn() -> M + Send + 'static) -> Threads<M> {
+        self.movers = Box::new(movers);
+        self
+    }
+}
+
+impl<M: Mover> Engine for Threads<M> {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -51,7 +72,7 @@ impl Engine for Threads {
             (board, vec![false; members.len()])
         });
         here[place] = true;
-        let end = End::new(place, board.clone());
+        let end = End::new(place, board.clone(), (self.movers)());
         if here.iter().all(|here| *here) {
             boards.remove(&key);
         }
@@ -59,7 +80,7 @@ impl Engine for Threads {
     }
 }
 
-impl Drop for Threads {
+impl<M: Mover> Drop for Threads<M> {
     fn drop(&mut self) {
         // A poisoned table is loud by itself.
         let Ok(mut table) = self.table.lock() else { return };
