@@ -11,7 +11,7 @@ macro_rules! files {
 }
 
 /// All that is compiled, or included by what is.
-const FILES: [(&str, &str); 19] = files![
+const FILES: &[(&str, &str)] = &files![
     "abi.h",
     "block.cpp",
     "block.h",
@@ -22,12 +22,14 @@ const FILES: [(&str, &str); 19] = files![
     "emulate_tensor.h",
     "emulate_warp.h",
     "image.h",
+    "launch.cpp",
     "memory.cpp",
     "memory.h",
     "module.cpp",
     "nvrtc.cpp",
     "products.h",
     "runtime.h",
+    "scheduler.h",
     "stacks.h",
     "stream.cpp",
     "stream.h",
@@ -39,10 +41,10 @@ const LIBRARIES: [(&str, &[&str], &[&str]); 3] = [
     (
         "libcuda.so.1",
         &["-O2", "-ftls-model=initial-exec"],
-        &["block.cpp", "device.cpp", "memory.cpp", "module.cpp", "stream.cpp"],
+        &["block.cpp", "device.cpp", "launch.cpp", "memory.cpp", "module.cpp", "stream.cpp"],
     ),
     ("libnvrtc.so.13", &["-O1"], &["nvrtc.cpp"]),
-    ("libcublasLt.so.13", &["-O3"], &["cublaslt.cpp", "libcuda.so.1"]),
+    ("libcublasLt.so.13", &["-O3", "-ffp-contract=fast"], &["cublaslt.cpp", "libcuda.so.1"]),
 ];
 
 /// The folder with `libcuda.so.1`, `libnvrtc.so.13`, `libcublasLt.so.13` and the headers of kernels, built if it is not there
