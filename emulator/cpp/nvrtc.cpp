@@ -112,7 +112,7 @@ bool command_for(int count, const char *const *options, std::vector<std::string>
     command = {compiler && *compiler ? compiler : "g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden"};
     // As on a card: products and sums fuse, but nothing else is rearranged.
     for (auto flag : {EMULATOR_MARCH, "-ffp-contract=fast", "-fno-strict-aliasing", "-fno-math-errno", "-fno-exceptions", "-fno-rtti",
-                      "-fno-gnu-unique", "-mtls-dialect=gnu2", "-w", "-DEMULATED"})
+                      "-fno-gnu-unique", "-fstack-clash-protection", "-mtls-dialect=gnu2", "-w", "-DEMULATED"})
         command.push_back(flag);
     std::string architecture = "75";
     for (int i = 0; i < count; i++) {
