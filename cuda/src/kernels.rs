@@ -1,7 +1,7 @@
 //! The kernels of a card: compiled, loaded, found by name.
 use crate::compile::Compiler;
-use crate::driver::{Card, Function, Loaded};
-use crate::work::{Launch, Module};
+use crate::driver::{Card, Function, Loaded, Stream};
+use crate::work::{Arg, Launch, Module, Place};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -49,4 +49,25 @@ impl Kernels {
         known.functions.insert(key, function);
         Ok(function)
     }
+
+    /// `address` says where places are.
+    pub fn launch(&self, launch: &Launch, address: &dyn Fn(Place) -> u64, stream: &Stream) {
+        let function = self.function(launch).unwrap_or_else(|e| panic!("{e}"));
+        let mut args = Vec::with_capacity(128);
+        for arg in &launch.args {
+            match *arg {
+                Arg::At(place) => lay(&mut args, address(place).to_le_bytes()),
+                Arg::U64(x) | Arg::Address(x) => lay(&mut args, x.to_le_bytes()),
+                Arg::U32(x) => lay(&mut args, x.to_le_bytes()),
+                Arg::F64(x) => lay(&mut args, x.to_le_bytes()),
+            }
+        }
+        stream.launch(function, launch.grid, launch.block, launch.shared, &args);
+    }
+}
+
+/// Aligned to its size, as the members of a struct in C.
+fn lay<const N: usize>(args: &mut Vec<u8>, bytes: [u8; N]) {
+    args.resize(args.len().next_multiple_of(N), 0);
+    args.extend(bytes);
 }

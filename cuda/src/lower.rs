@@ -53,7 +53,37 @@ pub fn lower(op: Op, card: Card) -> Lowering {
         Op::SplitHeads { x, y, heads, parts } => head_parts::split(l, [x], [y], heads, parts),
         Op::JoinHeads { x, y, heads, parts } => head_parts::join(l, [x], [y], heads, parts),
 
+        Op::Gated { h, s, f, by } => activation::gated(l, [h], [s], f, by),
+        Op::GatedBackward { h, ds, f, by } => activation::gated_backward(l, [ds], [h], f, by),
+        Op::Activation { h, s, by } => activation::plain(l, [h], [s], by),
+        Op::ActivationBackward { h, ds, by } => activation::plain_backward(l, [ds], [h], by),
+
+        Op::CountLabels { labels, count, acc } => stats::count_labels(l, [labels], [count], acc),
+        Op::CrossEntropy { labels, types, count, scale, logits, stats, v, with, acc } => {
+            cross_entropy::forward_backward(l, [labels, types, count, scale], [logits, stats], v, with, acc)
+        }
+        Op::CrossEntropyLoss { labels, types, logits, stats, v, cap, acc } => {
+            cross_entropy::forward(l, [labels, types, logits], [stats], v, cap, acc)
+        }
+        Op::LogitParts { labels, logits, parts, columns, cap } => {
+            vocab_parallel::parts(l, [labels], [logits, parts], columns, cap)
+        }
+        Op::LossOfParts { labels, types, parts, stats, vocab, smoothing, acc } => {
+            vocab_parallel::loss(l, [labels, types, parts], [stats], vocab, smoothing, acc)
+        }
+        Op::LogitGradient { labels, count, scale, parts, logits, columns, vocab, with } => {
+            vocab_parallel::gradient(l, [labels, count, scale, parts], [logits], columns, vocab, with)
+        }
         Op::SoftCap { z, cap } => elementwise::soft_cap(l, [z], cap),
+
+        Op::SumSquares { x, sums, chunk } => grad_norm::sum_squares(l, [x], [sums], chunk),
+        Op::GradNorm { sums, count, scale, norm, max_norm } => {
+            grad_norm::grad_norm(l, [sums, count, scale], [norm], max_norm)
+        }
+        Op::LossScale { norm, scale, rule } => grad_norm::loss_scale(l, [norm], [scale], rule),
+        Op::AdamW { g, norm, hyper, p, m, v, beta1, eps, weight_decay } => {
+            adamw::step(l, [g, norm, hyper], [p, m, v], beta1, eps, weight_decay)
+        }
 
         _ => panic!("{op:?} has no kernel on a card"),
     }

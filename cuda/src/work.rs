@@ -15,6 +15,13 @@ pub struct Card {
     pub shared: usize,
 }
 
+impl Card {
+    /// The most bytes that a product may use beside its tensors: what the library's documentation recommends.
+    pub fn workspace(self) -> usize {
+        if self.arch >= 90 { 32 << 20 } else { 4 << 20 }
+    }
+}
+
 /// A file of kernels.
 #[derive(PartialEq, Eq, Hash, Debug)]
 pub struct Source {
@@ -75,6 +82,14 @@ pub enum Arg {
     U64(u64),
     /// double
     F64(f64),
+    /// T *, of whatever is on the card; several are a struct of pointers.
+    Address(u64),
+}
+impl Arg {
+    /// u32
+    pub fn small(n: usize) -> Arg {
+        Arg::U32(u32::try_from(n).expect("less than 2^32"))
+    }
 }
 impl From<View> for Arg {
     fn from(view: View) -> Arg {
@@ -166,12 +181,6 @@ impl Lowering {
     pub fn launch(&mut self, source: &'static Source, entry: &'static str) -> Launching<'_> {
         let module = Module { source, defines: vec![] };
         Launching { to: self, launch: Launch { module, entry, grid: [1; 3], block: 256, shared: 0, args: vec![] } }
-    }
-
-    /// The most that a product may use.
-    pub fn workspace(&self) -> usize {
-        // What the library's documentation recommends for each architecture.
-        if self.card.arch >= 90 { 32 << 20 } else { 4 << 20 }
     }
 
     /// Memory for `len` elements until the end of this operation.

@@ -50,7 +50,7 @@ fn product(
         }
         None => d,
     };
-    let bytes = l.workspace();
+    let bytes = l.card.workspace();
     let workspace = l.scratch(DType::BF16, bytes / 2);
     let beta = if add.is_some() { 1.0 } else { 0.0 };
     l.work.push(Work::Product(Product { m, n, k, a, b, c, d, alpha, beta, workspace }));
