@@ -30,7 +30,7 @@ impl Kernels {
         let new: Vec<Module> = modules.into_iter().filter(|module| !known.modules.contains_key(module)).collect();
         let codes = self.compiler.all(&new, threads, done)?;
         for (module, code) in new.into_iter().zip(codes) {
-            let loaded = Loaded::new(&self.card, &code).map_err(|e| format!("{}.cu: {e}", module.source.name))?;
+            let loaded = Loaded::new(&self.card, &code).map_err(|e| format!("{}: {e}", module.source.name))?;
             known.modules.insert(module, loaded);
         }
         Ok(())
@@ -45,7 +45,7 @@ impl Kernels {
         self.prepare(vec![launch.module.clone()], 1, &|| {})?;
         let mut known = self.known.lock().expect("nothing panics with the lock");
         let function = known.modules[&launch.module].function(&self.card, launch.entry, launch.shared);
-        let function = function.map_err(|e| format!("{} of {}.cu: {e}", launch.entry, launch.module.source.name))?;
+        let function = function.map_err(|e| format!("{} of {}: {e}", launch.entry, launch.module.source.name))?;
         known.functions.insert(key, function);
         Ok(function)
     }

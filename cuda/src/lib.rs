@@ -8,6 +8,7 @@ mod compute;
 mod device;
 mod driver;
 mod kernels;
+mod lane;
 
 mod libraries;
 mod lower;
@@ -23,6 +24,7 @@ pub use compute::Compute;
 pub use device::Cuda;
 pub use driver::{Card, Event, Stream};
 pub use kernels::Kernels;
+pub use lane::Lane;
 
 pub use libraries::{LIBS, Lib, Loaded as LoadedLibrary, Missing, Search};
 pub use lower::lower;

@@ -235,8 +235,11 @@ impl Launching<'_> {
         self
     }
     /// Nothing is launched on an empty grid.
-    pub fn with<const N: usize>(mut self, args: [Arg; N]) {
-        self.launch.args = args.into();
+    pub fn with<const N: usize>(self, args: [Arg; N]) {
+        self.with_all(args);
+    }
+    pub fn with_all(mut self, args: impl IntoIterator<Item = Arg>) {
+        self.launch.args = args.into_iter().collect();
         if self.launch.grid.iter().all(|n| *n > 0) {
             self.to.work.push(Work::Launch(self.launch));
         }

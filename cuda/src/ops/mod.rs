@@ -3,11 +3,13 @@ use crate::work::Source;
 
 pub mod activation;
 pub mod adamw;
+pub mod attention;
 pub mod bias;
 pub mod collectives;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
+pub mod flash;
 pub mod grad_norm;
 pub mod head_norm;
 pub mod head_parts;
@@ -15,64 +17,59 @@ pub mod layernorm;
 pub mod linear;
 mod partials;
 pub mod rmsnorm;
+pub mod rope;
 mod rows;
 pub mod stats;
 pub mod unit_rows;
 pub mod vocab_parallel;
 
-/// `source!("rmsnorm")`: the file `kernels/rmsnorm.cu`.
+/// `source!("rmsnorm.cu")`: a file of `kernels/`.
 macro_rules! source {
-    ($name:literal) => {
-        Source { name: $name, text: include_str!(concat!("../../kernels/", $name, ".cu")) }
+    ($file:literal) => {
+        Source { name: $file, text: include_str!(concat!("../../kernels/", $file)) }
     };
 }
 
-pub static ACTIVATION: Source = source!("activation");
-pub static ADAMW: Source = source!("adamw");
-pub static BIAS: Source = source!("bias");
-pub static COLLECTIVES: Source = source!("collectives");
-pub static CROSS_ENTROPY: Source = source!("cross_entropy");
-pub static ELEMENTWISE: Source = source!("elementwise");
-pub static EMBEDDING: Source = source!("embedding");
-pub static EMBEDDING_BACKWARD: Source = source!("embedding_backward");
-pub static GRAD_NORM: Source = source!("grad_norm");
-pub static HEAD_NORM: Source = source!("head_norm");
-pub static HEAD_PARTS: Source = source!("head_parts");
-pub static LAYERNORM: Source = source!("layernorm");
-pub static PARTIALS: Source = source!("partials");
-pub static RMSNORM: Source = source!("rmsnorm");
-pub static STATS: Source = source!("stats");
-pub static SUM_SQUARES: Source = source!("sum_squares");
-pub static TOKEN_SORT: Source = source!("token_sort");
-pub static UNIT_ROWS: Source = source!("unit_rows");
-pub static VOCAB_PARALLEL: Source = source!("vocab_parallel");
+/// Files of kernels, each by its name and all of them in a list.
+macro_rules! sources {
+    ($all:ident: $($name:ident = $file:literal,)*) => {
+        $(pub static $name: Source = source!($file);)*
+        pub static $all: &[&Source] = &[$(&$name),*];
+    };
+}
 
-/// What kernels include.
-pub static PRELUDES: [&Source; 3] = [
-    &Source { name: "logits.cuh", text: include_str!("../../kernels/logits.cuh") },
-    &Source { name: "prelude.cuh", text: include_str!("../../kernels/prelude.cuh") },
-    &Source { name: "rows.cuh", text: include_str!("../../kernels/rows.cuh") },
-];
+sources! { SOURCES:
+    ACTIVATION = "activation.cu",
+    ADAMW = "adamw.cu",
+    ATTENTION = "attention.cu",
+    ATTENTION_ROWS = "attention_rows.cu",
+    BIAS = "bias.cu",
+    COLLECTIVES = "collectives.cu",
+    CROSS_ENTROPY = "cross_entropy.cu",
+    ELEMENTWISE = "elementwise.cu",
+    EMBEDDING = "embedding.cu",
+    EMBEDDING_BACKWARD = "embedding_backward.cu",
+    FLASH = "flash.cu",
+    GRAD_NORM = "grad_norm.cu",
+    HEAD_NORM = "head_norm.cu",
+    HEAD_PARTS = "head_parts.cu",
+    LAYERNORM = "layernorm.cu",
+    PARTIALS = "partials.cu",
+    RMSNORM = "rmsnorm.cu",
+    ROPE = "rope.cu",
+    STATS = "stats.cu",
+    SUM_SQUARES = "sum_squares.cu",
+    TOKEN_SORT = "token_sort.cu",
+    UNIT_ROWS = "unit_rows.cu",
+    VOCAB_PARALLEL = "vocab_parallel.cu",
+}
 
-/// All of them, for whoever compiles them without a card.
-pub static SOURCES: [&Source; 19] = [
-    &ACTIVATION,
-    &ADAMW,
-    &BIAS,
-    &COLLECTIVES,
-    &CROSS_ENTROPY,
-    &ELEMENTWISE,
-    &EMBEDDING,
-    &EMBEDDING_BACKWARD,
-    &GRAD_NORM,
-    &HEAD_NORM,
-    &HEAD_PARTS,
-    &LAYERNORM,
-    &PARTIALS,
-    &RMSNORM,
-    &STATS,
-    &SUM_SQUARES,
-    &TOKEN_SORT,
-    &UNIT_ROWS,
-    &VOCAB_PARALLEL,
+/// What they include.
+pub static HEADERS: [Source; 6] = [
+    source!("prelude.cuh"),
+    source!("logits.cuh"),
+    source!("mma.cuh"),
+    source!("rows.cuh"),
+    source!("scores.cuh"),
+    source!("tiles.cuh"),
 ];
