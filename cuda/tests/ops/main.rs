@@ -13,4 +13,5 @@ mod ops;
 mod pytorch;
 
 mod against_cpu;
+mod rows;
 mod under_test;
