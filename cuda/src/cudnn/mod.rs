@@ -10,6 +10,8 @@
 //! lengths, and the offset of each segment in each tensor, which [`Shape::auxiliary`] lists.
 mod backward;
 mod descriptor;
+#[cfg(test)]
+mod evaluated;
 mod forward;
 mod graph;
 mod plan;

@@ -80,7 +80,10 @@ int cuGetErrorString(int code, const char **text) { return error(code, text); }
 
 int cuLibraryLoadData(void **library) { return handle(library); }
 int cuLibraryLoadFromFile(void **library) { return handle(library); }
+int cuKernelGetFunction(void **function) { return handle(function); }
 int cuLibraryGetKernel(void **kernel) { return handle(kernel); }
+int cuModuleLoadData(void **module) { return handle(module); }
+int cuModuleGetFunction(void **function) { return handle(function); }
 int cuLinkCreate_v2(unsigned n, void *o, void *v, void **state) { (void)n, (void)o, (void)v; return handle(state); }
 int cuLinkCreate(unsigned n, void *o, void *v, void **state) { (void)n, (void)o, (void)v; return handle(state); }
 int cuLinkComplete(void *state, void **out, size_t *bytes) { (void)state; return link(out, bytes); }
@@ -90,4 +93,5 @@ int cuOccupancyMaxPotentialClusterSize(int *size) { return clusters(size); }
 NOTHING(cuCtxGetLimit) NOTHING(cuCtxPopCurrent) NOTHING(cuCtxPushCurrent) NOTHING(cuStreamGetCtx)
 NOTHING(cuKernelGetAttribute) NOTHING(cuKernelSetAttribute) NOTHING(cuLibraryUnload)
 NOTHING(cuLaunchCooperativeKernel) NOTHING(cuLaunchKernel) NOTHING(cuLaunchKernelEx)
+NOTHING(cuModuleUnload) NOTHING(cuTensorMapEncodeIm2col) NOTHING(cuTensorMapEncodeTiled)
 NOTHING(cuLinkAddData) NOTHING(cuLinkDestroy)
