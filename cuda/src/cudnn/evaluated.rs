@@ -10,6 +10,24 @@ use backend::{Backend, Cpu, DType, Heads, Op, Region, Scores, View, download, up
 use cudarc::cudnn::sys::{cudnnPointwiseMode_t as Mode, cudnnReduceTensorOp_t as Reduce};
 use std::collections::HashMap;
 
+impl Operation {
+    fn reads(&self) -> Vec<Id> {
+        match *self {
+            Operation::Pointwise { x, b, t, .. } => [Some(x), b, t].into_iter().flatten().collect(),
+            Operation::Matmul { a, b, rows, columns, terms, .. } => {
+                [Some(a), Some(b), rows, columns, terms].into_iter().flatten().collect()
+            }
+            Operation::Reduction { x, .. } | Operation::Reshape { x, .. } => vec![x],
+        }
+    }
+    fn writes(&self) -> Id {
+        match *self {
+            Operation::Pointwise { y, .. } | Operation::Reduction { y, .. } | Operation::Reshape { y, .. } => y,
+            Operation::Matmul { c, .. } => c,
+        }
+    }
+}
+
 type Memory = HashMap<Role, Vec<f64>>;
 
 /// All numbers of a tensor, contiguous.
@@ -233,7 +251,11 @@ fn every_tensor_has_its_place() {
     let shape =
         Shape { heads, tokens: 512, segments: 3, longest: 512, dtype, scale_bits, window, deterministic: false };
     for graph in [forward(&shape), backward(&shape, Sum::Added), backward(&shape, Sum::Kept)] {
-        let given: Vec<Role> = graph.given().collect();
+        let given = graph.tensors.iter().filter_map(|tensor| match tensor.place {
+            Place::Given(role) => Some(role),
+            _ => None,
+        });
+        let given: Vec<Role> = given.collect();
         assert!(given.iter().enumerate().all(|(n, role)| !given[..n].contains(role)), "given twice: {given:?}");
         for (id, tensor) in graph.tensors.iter().enumerate() {
             let writes = graph.operations.iter().filter(|one| one.writes() == id).count();

@@ -67,24 +67,6 @@ pub enum Operation {
     /// y = x, read with other strides.
     Reshape { x: Id, y: Id },
 }
-impl Operation {
-    pub fn reads(&self) -> Vec<Id> {
-        match *self {
-            Operation::Pointwise { x, b, t, .. } => [Some(x), b, t].into_iter().flatten().collect(),
-            Operation::Matmul { a, b, rows, columns, terms, .. } => {
-                [Some(a), Some(b), rows, columns, terms].into_iter().flatten().collect()
-            }
-            Operation::Reduction { x, .. } | Operation::Reshape { x, .. } => vec![x],
-        }
-    }
-    pub fn writes(&self) -> Id {
-        match *self {
-            Operation::Pointwise { y, .. } | Operation::Reduction { y, .. } | Operation::Reshape { y, .. } => y,
-            Operation::Matmul { c, .. } => c,
-        }
-    }
-}
-
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Graph {
     pub tensors: Vec<Tensor>,
@@ -155,13 +137,6 @@ impl Graph {
         y
     }
 
-    /// What the caller gives memory for.
-    pub fn given(&self) -> impl Iterator<Item = Role> {
-        self.tensors.iter().filter_map(|tensor| match tensor.place {
-            Place::Given(role) => Some(role),
-            _ => None,
-        })
-    }
     /// Bytes of all scratch, each piece at a multiple of `ALIGNMENT`.
     pub fn scratch(&self) -> usize {
         let pieces = self.tensors.iter().map(|tensor| match tensor.place {

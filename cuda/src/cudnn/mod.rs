@@ -9,11 +9,13 @@
 //! the rows of the gradients, which would make it several times as large. cuDNN does not read `cu_seqlens`; it wants the
 //! lengths, and the offset of each segment in each tensor, which [`Shape::auxiliary`] lists.
 mod backward;
+
 mod descriptor;
 #[cfg(test)]
 mod evaluated;
 mod forward;
 mod graph;
+mod lower;
 mod plan;
 
 pub use plan::{Pass, Plan};
