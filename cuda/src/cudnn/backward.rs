@@ -7,7 +7,7 @@
 //! ```
 //!
 //! With N > K the gradients of keys and values are made for every query head and then added up in groups.
-use super::forward::{Operands, mask, operands, product, rows, scores, transpose};
+use super::forward::{Operands, mask, operands, product, rows, transpose};
 use super::graph::*;
 use super::{Role, Shape};
 use cudarc::cudnn::sys::{cudnnPointwiseMode_t::*, cudnnReduceTensorOp_t::*};
@@ -23,7 +23,7 @@ pub(super) enum Sum {
 
 pub(super) fn backward(shape: &Shape, sum: Sum) -> Graph {
     let g = &mut Graph::default();
-    let Operands { q, kt, o, lse, lengths, of_outputs, of_lse, of_qkv } = operands(g, shape);
+    let Operands { q, kt, o, lse, lengths, scale, of_outputs, of_lse, of_qkv } = operands(g, shape);
     let heads = shape.heads;
     let vt = g.tensor(transpose(rows(shape, Role::V, heads.kv, of_qkv)));
     let d_o = g.tensor(rows(shape, Role::DO, heads.n, of_outputs));
@@ -44,7 +44,8 @@ pub(super) fn backward(shape: &Shape, sum: Sum) -> Graph {
     let d = g.tensor(Tensor { place: Place::Scratch(bytes), offsets: Some(of_lse), ..g.tensors[lse] });
     g.pointwise_into(CUDNN_POINTWISE_MUL, sums, Some(one), d);
 
-    let s = scores(g, shape, q, kt, lengths);
+    let s = product(g, shape, q, kt, lengths);
+    let s = g.pointwise(CUDNN_POINTWISE_MUL, s, Some(scale));
     let s = g.pointwise(CUDNN_POINTWISE_SUB, s, Some(lse));
     let s = mask(g, shape, s, lengths);
     let p = g.pointwise(CUDNN_POINTWISE_EXP, s, None);
@@ -53,7 +54,6 @@ pub(super) fn backward(shape: &Shape, sum: Sum) -> Graph {
     let dp = product(g, shape, d_o, vt, lengths);
     let ds = g.pointwise(CUDNN_POINTWISE_SUB, dp, Some(d));
     let ds = g.pointwise(CUDNN_POINTWISE_MUL, ds, Some(p));
-    let scale = g.constant(f64::from_bits(shape.scale_bits) as f32);
     let ds = g.pointwise(CUDNN_POINTWISE_MUL, ds, Some(scale));
     product_of_transposed(g, shape, ds, q, dk, lengths);
 

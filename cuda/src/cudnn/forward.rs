@@ -18,6 +18,7 @@ pub(super) struct Operands {
     pub o: Id,
     pub lse: Id,
     pub lengths: Id,
+    pub scale: Id,
     /// Offsets of rows of o, and of those of the gradient of q.
     pub of_outputs: Id,
     /// Offsets of rows of `lse`.
@@ -28,10 +29,11 @@ pub(super) struct Operands {
 
 pub(super) fn forward(shape: &Shape) -> Graph {
     let g = &mut Graph::default();
-    let Operands { q, kt, o, lse, lengths, of_qkv, .. } = operands(g, shape);
+    let Operands { q, kt, o, lse, lengths, scale, of_qkv, .. } = operands(g, shape);
     let v = g.tensor(rows(shape, Role::V, shape.heads.kv, of_qkv));
 
-    let s = scores(g, shape, q, kt, lengths);
+    let s = product(g, shape, q, kt, lengths);
+    let s = g.pointwise(CUDNN_POINTWISE_MUL, s, Some(scale));
     let s = mask(g, shape, s, lengths);
     // The softmax: cuDNN recognises it in these operations.
     let max = g.reduce_rows(CUDNN_REDUCE_TENSOR_MAX, s);
@@ -61,7 +63,7 @@ pub(super) fn operands(g: &mut Graph, shape: &Shape) -> Operands {
     let q = g.tensor(rows(shape, Role::Q, shape.heads.n, of_qkv));
     let kt = g.tensor(transpose(rows(shape, Role::K, shape.heads.kv, of_qkv)));
     let o = g.tensor(rows(shape, Role::O, shape.heads.n, of_outputs));
-    // (T, N): that is the layout in which both passes of every version have the sums of a packed batch.
+    // (T, N) is the layout that both passes of every version have been used with.
     let lse = g.tensor(Tensor {
         dtype: Type::F32,
         dims: [segments, n, longest, 1],
@@ -69,7 +71,8 @@ pub(super) fn operands(g: &mut Graph, shape: &Shape) -> Operands {
         place: Place::Given(Role::Lse),
         offsets: Some(of_lse),
     });
-    Operands { q, kt, o, lse, lengths, of_outputs, of_lse, of_qkv }
+    let scale = g.constant(f64::from_bits(shape.scale_bits) as f32);
+    Operands { q, kt, o, lse, lengths, scale, of_outputs, of_lse, of_qkv }
 }
 
 /// Heads of a packed buffer, a row for each token.
@@ -90,13 +93,6 @@ pub(super) fn transpose(mut tensor: Tensor) -> Tensor {
     tensor
 }
 
-/// scale a bᵀ of each segment, (N, longest, longest)
-pub(super) fn scores(g: &mut Graph, shape: &Shape, a: Id, bt: Id, lengths: Id) -> Id {
-    let s = product(g, shape, a, bt, lengths);
-    let scale = g.constant(f64::from_bits(shape.scale_bits) as f32);
-    g.pointwise(CUDNN_POINTWISE_MUL, s, Some(scale))
-}
-
 /// a bᵀ of each segment, (N, longest, longest)
 pub(super) fn product(g: &mut Graph, shape: &Shape, a: Id, bt: Id, lengths: Id) -> Id {
     let (segments, n, longest) = (shape.segments as i64, shape.heads.n as i64, shape.longest as i64);
@@ -109,19 +105,18 @@ pub(super) fn product(g: &mut Graph, shape: &Shape, a: Id, bt: Id, lengths: Id) 
 /// Row i of a segment sees j <= i of it, and j > i - window only.
 pub(super) fn mask(g: &mut Graph, shape: &Shape, s: Id, lengths: Id) -> Id {
     let (row, column) = (2, 3);
-    let hidden = g.constant(f32::NEG_INFINITY);
 
     let i = g.index(s, row, Type::I32);
     let j = g.index(s, column, Type::I32);
     let in_rows = g.truth(CUDNN_POINTWISE_CMP_LT, i, lengths);
     let in_columns = g.truth(CUDNN_POINTWISE_CMP_LT, j, lengths);
     let there = g.truth(CUDNN_POINTWISE_LOGICAL_AND, in_rows, in_columns);
-    let s = g.select(s, hidden, there);
+    let s = hide_unless(g, s, there);
 
     let i = g.index(s, row, Type::F32);
     let j = g.index(s, column, Type::F32);
     let past = g.truth(CUDNN_POINTWISE_CMP_GE, i, j);
-    let s = g.select(s, hidden, past);
+    let s = hide_unless(g, s, past);
 
     let Some(window) = shape.window else { return s };
     let i = g.index(s, row, Type::F32);
@@ -131,7 +126,13 @@ pub(super) fn mask(g: &mut Graph, shape: &Shape, s: Id, lengths: Id) -> Id {
     let (mode, math) = (CUDNN_POINTWISE_ADD, Type::F32);
     g.operations.push(Operation::Pointwise { mode, axis: Some(3), math, x: j, b: Some(window), t: None, y: reach });
     let near = g.truth(CUDNN_POINTWISE_CMP_GT, reach, i);
-    g.select(s, hidden, near)
+    hide_unless(g, s, near)
+}
+
+/// Each mask has its own constant: then the kernel is bit by bit the one of NVIDIA's front end.
+fn hide_unless(g: &mut Graph, s: Id, seen: Id) -> Id {
+    let hidden = g.constant(f32::NEG_INFINITY);
+    g.select(s, hidden, seen)
 }
 
 impl Shape {

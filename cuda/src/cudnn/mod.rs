@@ -30,9 +30,10 @@ use descriptor::check;
 pub struct Shape {
     pub heads: Heads,
     pub tokens: usize,
-    /// At most so many segments; those that are not there have no tokens.
+    /// At most so many segments; those that are not there have no tokens. Blocks are started for segments x longest, and
+    /// most leave at once, so neither should be much larger than it has to be.
     pub segments: usize,
-    /// No segment has more tokens. Lengths above it are not refused, their end is just not attended to.
+    /// No segment has more tokens. That is not checked: it is known on the device only.
     pub longest: usize,
     pub dtype: DType,
     /// Bits of the f64 that scores are multiplied by.

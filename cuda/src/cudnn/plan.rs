@@ -109,6 +109,7 @@ impl Plan {
     /// # Safety
     /// The addresses are of tensors as the plan's shape says, which nobody else touches until the stream is there.
     pub unsafe fn execute(&self, cudnn: &Cudnn, tensors: &Tensors, workspace: u64) -> Result<(), String> {
+        assert!(workspace.is_multiple_of(ALIGNMENT as u64), "the workspace is at {workspace:#x}");
         let mut constants: Vec<f32> = Vec::with_capacity(self.places.len());
         let (mut names, mut addresses) = (vec![], vec![]);
         let mut scratch = workspace;
