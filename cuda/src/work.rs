@@ -35,10 +35,7 @@ pub struct Module {
 pub enum Place {
     Of(View),
     /// So many bytes into the scratch.
-    Scratch {
-        at: usize,
-        dtype: DType,
-    },
+    Scratch { at: usize, dtype: DType },
 }
 
 impl Place {
@@ -127,10 +124,7 @@ pub enum Work {
     Launch(Launch),
     Product(Product),
     /// Bytes from one place to another.
-    Copy {
-        from: View,
-        to: View,
-    },
+    Copy { from: View, to: View },
 }
 
 /// The work of one operation, as it is put together.
