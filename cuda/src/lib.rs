@@ -5,11 +5,11 @@
 //! operation from its launch to its loops in `ops/rmsnorm.rs` and `kernels/rmsnorm.cu`.
 mod compile;
 mod compute;
+pub mod cudnn;
 mod device;
 mod driver;
 mod kernels;
 mod lane;
-
 mod libraries;
 mod lower;
 mod ops;
@@ -27,7 +27,6 @@ pub use device::Cuda;
 pub use driver::{Card, Event, Stream};
 pub use kernels::Kernels;
 pub use lane::Lane;
-
 pub use libraries::{LIBS, Lib, Loaded as LoadedLibrary, Missing, Search};
 pub use lower::lower;
 pub use peak::nominal;
