@@ -13,10 +13,12 @@ mod lane;
 mod libraries;
 mod lower;
 mod ops;
+mod peak;
 mod products;
 mod site;
 mod staging;
 mod survey;
+mod ways;
 pub mod work;
 
 pub use compile::Compiler;
@@ -28,6 +30,7 @@ pub use lane::Lane;
 
 pub use libraries::{LIBS, Lib, Loaded as LoadedLibrary, Missing, Search};
 pub use lower::lower;
+pub use peak::nominal;
 pub use products::F32Products;
 pub use site::Site;
 pub use survey::{Needs, Survey};

@@ -16,4 +16,5 @@ mod pytorch;
 
 mod against_cpu;
 mod large;
+mod rows;
 mod under_test;

@@ -32,7 +32,7 @@ pub fn card() -> Option<&'static Site> {
             search.given = vec![emulator::build().unwrap_or_else(|e| panic!("{e}"))];
             cache = Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("kernels"));
         }
-        let site = Site::open(&search, which.parse().unwrap_or(0), cache, F32Products::Full);
+        let site = Site::open(&search, which.parse().unwrap_or(0), cache, F32Products::Full, false);
         Some(site.unwrap_or_else(|e| panic!("{e}")))
     };
     CARD.get_or_init(open).as_ref()
