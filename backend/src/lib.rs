@@ -7,6 +7,7 @@
 //! One legend of shapes for the whole project: T tokens of a micro-batch (packed), D hidden, N query heads, K key/value
 //! heads, H head dimension, F ffn, V vocabulary, L layers. A trailing dimension is contiguous.
 mod arena;
+mod copies;
 mod cpu;
 mod host;
 mod meta;
@@ -18,6 +19,7 @@ mod trace;
 mod view;
 
 pub use arena::{Access, Arena, In, Loan, Out, Sizes, Span};
+pub use copies::{Copies, draw};
 pub use cpu::{Cpu, Isa};
 pub use host::{download, download_floats, upload, upload_floats};
 pub use meta::Meta;

@@ -29,7 +29,7 @@ mod uneven;
 
 pub use call::{Call, Coll};
 pub use meta::Meta;
-pub use mpi::{Launcher, MpiError, MpiSettings, mpi};
+pub use mpi::{Launcher, MpiError, MpiSettings, mpi, mpi_version};
 pub use processes::{Bytes, Processes, Request, Transport};
 pub use queued::Queued;
 pub use shared::{SharedError, shared, shared_bytes};

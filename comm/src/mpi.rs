@@ -55,13 +55,24 @@ pub enum MpiError {
     Size { launcher: usize, mpi: usize, version: String, library: String },
 }
 
+/// The MPI that a process without a launcher would take, and what it says of its version.
+pub fn mpi_version(library: Option<PathBuf>) -> Result<(PathBuf, String), MpiError> {
+    let names = library.map_or_else(any, |library| vec![library]);
+    let (library, mpi) = Mpi::load(&names).map_err(|tried| MpiError::NoLibrary { tried })?;
+    Ok((library, mpi.version()))
+}
+
+fn any() -> Vec<PathBuf> {
+    MPICH.into_iter().chain(OPEN_MPI).map(PathBuf::from).collect()
+}
+
 /// This process, as one of those that an MPI launcher started. The second is the library's version, for a log.
 pub fn mpi(settings: MpiSettings) -> Result<(Processes, String), MpiError> {
     let names = match (&settings.library, settings.launcher) {
         (Some(library), _) => vec![library.clone()],
         (None, Launcher::OpenMpi) => OPEN_MPI.map(PathBuf::from).to_vec(),
         (None, Launcher::Pmi) => MPICH.map(PathBuf::from).to_vec(),
-        (None, Launcher::Unknown) => MPICH.into_iter().chain(OPEN_MPI).map(PathBuf::from).collect(),
+        (None, Launcher::Unknown) => any(),
     };
     let (library, mpi) = Mpi::load(&names).map_err(|tried| MpiError::NoLibrary { tried })?;
     let version = mpi.version();

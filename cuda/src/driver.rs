@@ -27,6 +27,8 @@ pub struct Card {
     /// Bytes of its memory.
     pub memory: usize,
     pub l2: usize,
+    /// Where it is in the machine, `00000000:1b:00.0`, as other tools know it.
+    pub bus: Option<String>,
     device: sys::CUdevice,
     context: sys::CUcontext,
 }
@@ -65,7 +67,16 @@ impl Card {
             shared: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         };
         let (name, l2) = (result::device::get_name(device)?, attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?);
-        Ok(Card { ordinal, name, facts, memory, l2, device, context })
+        let place = [
+            Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID,
+            Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID,
+            Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID,
+        ];
+        let bus = match place.map(|which| attribute(which).ok()) {
+            [Some(domain), Some(bus), Some(device)] => Some(format!("{domain:08x}:{bus:02x}:{device:02x}.0")),
+            _ => None,
+        };
+        Ok(Card { ordinal, name, facts, memory, l2, bus, device, context })
     }
 
     /// Makes the card this thread's.

@@ -7,6 +7,7 @@ mod control;
 mod convert_config;
 mod course;
 mod device;
+mod doctor;
 mod environment;
 mod eval;
 mod folder;
@@ -51,6 +52,7 @@ enum Command {
     Generate(generate::Args),
     Eval(eval::Args),
     Bench(bench::Args),
+    Doctor(doctor::Args),
     ConvertConfig(convert_config::Args),
     Plan(show::PlanArgs),
     Schedule(show::ScheduleArgs),
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::main(&args),
         Command::Eval(args) => eval::main(&args),
         Command::Bench(args) => bench::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
         Command::ConvertConfig(args) => convert_config::main(&args),
         Command::Plan(args) => show::plan(&args),
         Command::Schedule(args) => show::schedule(&args),

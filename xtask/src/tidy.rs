@@ -48,6 +48,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("cuda/src/libraries.rs", "loads NVIDIA's libraries and asks for their versions"),
     ("cuda/src/driver.rs", "calls the driver; handles are freed where they are dropped"),
     ("cuda/src/compile.rs", "calls NVRTC"),
+    ("cuda/src/nvml.rs", "calls a library that is found at run time"),
     ("cuda/src/products.rs", "calls cuBLASLt"),
     ("cuda/src/cudnn/", "calls cuDNN"),
     ("cuda/tests/", "loads libraries as a program does"),

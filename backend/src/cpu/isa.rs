@@ -49,6 +49,17 @@ impl Isa {
         }
     }
 
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "AVX2 and fused multiply-add",
+            Kind::Base => "what every CPU of this architecture has",
+        }
+    }
+
     /// Calls `f`. If `f` is `#[inline(always)]`, with everything in it, it is compiled for these instructions.
     #[inline(always)]
     pub fn run<R>(self, f: impl FnOnce() -> R) -> R {
