@@ -185,8 +185,8 @@ KERNEL flash_keys(const X_T *qkv, const u32 *seen_to, const float *lse, const X_
         __syncthreads();
         if (step + 1 < GROUP * steps) fill(step + 1);
         u32 query = (begin + step % steps) * ACROSS;
-        if (query + ACROSS <= mine || query >= seen_end) continue;
         if (ALIBI && step % steps == 0) score = scoring(scale, cap, slope + kv * GROUP + step / steps, slopes);
+        if (query + ACROSS <= mine || query >= seen_end) continue;
         const X_T *queries = moving + step % 2 * 2 * ACROSS * PITCH, *gradients = queries + ACROSS * PITCH;
         const float *of_rows = numbers + step % 2 * 2 * ACROSS;
 
