@@ -76,7 +76,7 @@ impl Both {
     fn compare<const N: usize>(&self, case: &Case, names: [&str; N], got: &[Vec<f64>; N], want: &[Vec<f64>; N]) {
         for ((name, got), want) in names.iter().zip(got).zip(want) {
             // A token that sees only itself has no gradients of scores: they are zeros, to what rounding leaves of them.
-            let largest = want.iter().fold(0.1, |max: f64, x| max.max(x.abs()));
+            let largest = want.iter().fold(1.0, |max: f64, x| max.max(x.abs()));
             let off = got.iter().zip(want).map(|(got, want)| (got - want).abs());
             let error = off.fold(0.0, |max: f64, x| if x.is_nan() { f64::INFINITY } else { max.max(x) }) / largest;
             assert!(error < self.limit, "{name} of {case:?} in {:?}: {error:e}", self.float);
