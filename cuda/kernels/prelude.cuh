@@ -43,6 +43,34 @@ DEVICE bf16 to_bf16(float x) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
 }
+// Two neighbours, the first in the low half: one conversion makes both.
+DEVICE u32 to_bf16_pair(float x, float y) {
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+}
+DEVICE u32 to_f16_pair(float x, float y) {
+    u32 pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+}
+// 2^x to two units in the last place, what is too small for a float as zero.
+DEVICE float exp2_quick(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+// 1 / x, to one unit in the last place; of what overflows, zero.
+DEVICE float inverse_quick(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#else
+DEVICE u32 to_bf16_pair(float x, float y) { return to_bf16(x).bits | (u32)to_bf16(y).bits << 16; }
+DEVICE u32 to_f16_pair(float x, float y) { return to_f16(x).bits | (u32)to_f16(y).bits << 16; }
+DEVICE float exp2_quick(float x) { return exp2f(x); }
+DEVICE float inverse_quick(float x) { return 1 / x; }
 #endif
 
 DEVICE float widen(bf16 x) { return bits_to_float((u32)x.bits << 16); }
@@ -72,7 +100,16 @@ DEVICE float erf_of(float x) { return erff(x); }
 DEVICE double erf_of(double x) { return erf(x); }
 DEVICE float sqrt_of(float x) { return sqrtf(x); }
 DEVICE double sqrt_of(double x) { return sqrt(x); }
+// Where many are needed: a few instructions each. tanh by way of exp, so near zero its error is that of 1.
+DEVICE double inverse_quick(double x) { return 1 / x; }
+DEVICE float exp_quick(float x) { return exp2_quick(x * 1.4426950408889634f); }
+DEVICE double exp_quick(double x) { return exp(x); }
+DEVICE float tanh_quick(float x) { return 1 - 2 * inverse_quick(1 + exp_quick(2 * x)); }
+DEVICE double tanh_quick(double x) { return tanh(x); }
 template <class T> DEVICE T max_of(T a, T b) { return a > b ? a : b; }
+// One instruction; of a NaN and a number, the number.
+DEVICE float max_of(float a, float b) { return fmaxf(a, b); }
+DEVICE double max_of(double a, double b) { return fmax(a, b); }
 template <class T> DEVICE T min_of(T a, T b) { return a < b ? a : b; }
 
 // N neighbours, read and written in one go: N * sizeof(T) is at most 16 bytes where that is to be one instruction.
@@ -81,6 +118,38 @@ template <class T, int N> struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N
 };
 template <int N, class T> DEVICE Pack<T, N> load(const T *from) { return *(const Pack<T, N> *)from; }
 template <int N, class T> DEVICE void store(T *to, const Pack<T, N> &x) { *(Pack<T, N> *)to = x; }
+
+// All numbers of a pack. Pairs of bf16 and f16 are one word, which is taken apart and put together as such.
+DEVICE void widen_pair(const bf16 *from, float &x, float &y) {
+    u32 pair;
+    memcpy(&pair, from, 4);
+    x = bits_to_float(pair << 16);
+    y = bits_to_float(pair & 0xffff0000u);
+}
+template <class T, class R> DEVICE void widen_pair(const T *from, R &x, R &y) {
+    x = (R)widen(from[0]);
+    y = (R)widen(from[1]);
+}
+DEVICE void narrow_pair(bf16 *to, float x, float y) {
+    u32 pair = to_bf16_pair(x, y);
+    memcpy(to, &pair, 4);
+}
+DEVICE void narrow_pair(f16 *to, float x, float y) {
+    u32 pair = to_f16_pair(x, y);
+    memcpy(to, &pair, 4);
+}
+template <class T, class R> DEVICE void narrow_pair(T *to, R x, R y) {
+    narrow(to[0], x);
+    narrow(to[1], y);
+}
+template <class T, int N> DEVICE void widen(const Pack<T, N> &from, real_t (&x)[N]) {
+    for (int i = 0; i + 1 < N; i += 2) widen_pair(from.of + i, x[i], x[i + 1]);
+    if (N % 2 == 1) x[N - 1] = real(from.of[N - 1]);
+}
+template <class T, int N> DEVICE void narrow(Pack<T, N> &to, const real_t (&x)[N]) {
+    for (int i = 0; i + 1 < N; i += 2) narrow_pair(to.of + i, x[i], x[i + 1]);
+    if (N % 2 == 1) narrow(to.of[N - 1], x[N - 1]);
+}
 
 const u32 WARP = 32;
 const u32 ALL = 0xffffffffu;

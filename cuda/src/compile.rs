@@ -2,7 +2,7 @@
 //!
 //! The code is made for one architecture (a CUBIN): nothing is left to compile when the program starts, and any driver of
 //! the same major version takes it. A file of the cache is named by a hash of everything that has a say in its bytes.
-use crate::ops::PRELUDES;
+use crate::ops::HEADERS;
 use crate::work::Module;
 use cudarc::nvrtc::{result, sys};
 use sha2::{Digest, Sha256};
@@ -51,7 +51,7 @@ impl Compiler {
     /// Where the cache has it.
     fn file(&self, cache: &Path, module: &Module) -> PathBuf {
         let mut hash = Sha256::new();
-        let headers = PRELUDES.iter().map(|source| source.text);
+        let headers = HEADERS.iter().map(|source| source.text);
         let version = format!("{:?}", self.version);
         let options = self.options(module);
         for part in options.iter().map(String::as_str).chain(headers).chain([module.source.text, &version]) {
@@ -99,10 +99,10 @@ impl Compiler {
 fn compile(module: &Module, options: &[String]) -> Result<Vec<u8>, String> {
     let c = |text: &str| CString::new(text).expect("a source has no zero byte");
     let [texts, names] = [|s: &crate::work::Source| s.text, |s: &crate::work::Source| s.name]
-        .map(|part| PRELUDES.iter().map(|source| c(part(source))).collect::<Vec<CString>>());
+        .map(|part| HEADERS.iter().map(|source| c(part(source))).collect::<Vec<CString>>());
     let pointers = |all: &[CString]| all.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
-    let (source, name) = (c(module.source.text), c(&format!("{}.cu", module.source.name)));
-    let failed = |what: &str, e: result::NvrtcError| format!("{}.cu: NVRTC, {what}: {e}", module.source.name);
+    let (source, name) = (c(module.source.text), c(module.source.name));
+    let failed = |what: &str, e: result::NvrtcError| format!("{}: NVRTC, {what}: {e}", module.source.name);
     let mut program = std::ptr::null_mut();
     // SAFETY: all strings outlive the program, which is destroyed below; sizes are those that NVRTC tells.
     unsafe {
@@ -117,7 +117,7 @@ fn compile(module: &Module, options: &[String]) -> Result<Vec<u8>, String> {
             Err(e) => Err(match result::get_program_log(program) {
                 Ok(log) => {
                     let log = CStr::from_ptr(log.as_ptr()).to_string_lossy().into_owned();
-                    format!("{}.cu with {options:?} does not compile: {log}", module.source.name)
+                    format!("{} with {options:?} does not compile: {log}", module.source.name)
                 }
                 Err(_) => failed("compile", e),
             }),

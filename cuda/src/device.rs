@@ -3,39 +3,29 @@
 //! `run` lowers an operation and issues it; the host goes on. The ledger of the arena is kept on this side, in queue order,
 //! as behind [`backend::Queued`]: a missing wait is refused before any byte is raced for.
 use crate::compute::Compute;
-use crate::driver::{Card, Memory};
-use crate::kernels::Kernels;
+use crate::driver::Memory;
 use crate::lower;
-use crate::products::{F32Products, Products};
+use crate::site::Site;
 use crate::staging::Staging;
 use crate::survey::Needs;
-use crate::work::{Arg, Launch, Place, Work};
+use crate::work::{Place, Work};
 use backend::{Access, Arena, Backend, Loan, Mark, Op, REGIONS, Region, Sizes, Touched, View};
 use std::sync::Arc;
 
 pub struct Cuda {
-    card: Arc<Card>,
-    kernels: Arc<Kernels>,
-    products: Products,
+    site: Site,
     memory: [Arc<Memory>; REGIONS.len()],
     scratch: Memory,
     ledger: Arena,
     touched: Touched,
     compute: Arc<Compute>,
     staging: Staging,
-    /// Arguments of a launch, as C lays them out.
-    args: Vec<u8>,
 }
 
 impl Cuda {
     /// Everything that a run will need, at once: memory, code, and the best way of each product.
-    pub fn new(
-        card: &Arc<Card>,
-        kernels: &Arc<Kernels>,
-        sizes: Sizes,
-        needs: &Needs,
-        f32: F32Products,
-    ) -> Result<Cuda, String> {
+    pub fn new(site: &Site, sizes: Sizes, needs: &Needs) -> Result<Cuda, String> {
+        let card = &site.card;
         let allocate = |bytes| Memory::new(card, bytes).map(Arc::new);
         let mut memory = vec![];
         for bytes in sizes {
@@ -44,27 +34,24 @@ impl Cuda {
         let memory: [Arc<Memory>; REGIONS.len()] = memory.try_into().unwrap_or_else(|_| unreachable!("one a region"));
         let keeper = |m: &Arc<Memory>| -> Arc<dyn Send + Sync> { m.clone() };
         let ledger = Arena::of_card(memory.each_ref().map(|m| (m.address, m.bytes, keeper(m))));
-        let mut device = Cuda {
-            card: card.clone(),
-            kernels: kernels.clone(),
-            products: Products::new(f32, needs.workspace)?,
+        let device = Cuda {
+            site: site.clone(),
             scratch: Memory::new(card, needs.scratch)?,
             memory,
             ledger,
             touched: Touched::default(),
             compute: Arc::new(Compute::new(card)?),
             staging: Staging::new(card)?,
-            args: vec![],
         };
         device.tune(needs);
         Ok(device)
     }
 
     /// Before anything is in its memory.
-    fn tune(&mut self, needs: &Needs) {
+    fn tune(&self, needs: &Needs) {
         let address = places(&self.memory, &self.scratch);
         for product in &needs.products {
-            self.products.tune(product, &address, &self.compute.stream);
+            self.site.products.tune(product, &address, &self.compute.stream);
         }
     }
 
@@ -77,21 +64,6 @@ impl Cuda {
         let mark = self.compute.issued();
         reads.iter().for_each(|view| self.touched.touch(*view, Access::Read, mark));
         writes.iter().for_each(|view| self.touched.touch(*view, Access::Write, mark));
-    }
-
-    fn launch(&mut self, launch: &Launch) {
-        let function = self.kernels.function(launch).unwrap_or_else(|e| panic!("{e}"));
-        let address = places(&self.memory, &self.scratch);
-        self.args.clear();
-        for arg in &launch.args {
-            match *arg {
-                Arg::At(place) => lay(&mut self.args, address(place).to_le_bytes()),
-                Arg::U32(x) => lay(&mut self.args, x.to_le_bytes()),
-                Arg::U64(x) => lay(&mut self.args, x.to_le_bytes()),
-                Arg::F64(x) => lay(&mut self.args, x.to_le_bytes()),
-            }
-        }
-        self.compute.stream.launch(function, launch.grid, launch.block, launch.shared, &self.args);
     }
 }
 
@@ -106,33 +78,25 @@ fn places<'a>(memory: &'a [Arc<Memory>; REGIONS.len()], scratch: &'a Memory) -> 
     }
 }
 
-/// Aligned to its size, as the members of a struct in C.
-fn lay<const N: usize>(args: &mut Vec<u8>, bytes: [u8; N]) {
-    args.resize(args.len().next_multiple_of(N), 0);
-    args.extend(bytes);
-}
-
 impl Backend for Cuda {
     fn run(&mut self, op: Op) {
         let (reads, writes) = op.views();
         self.ledger.check(&reads, &writes);
-        let lowered = lower(op, self.card.facts);
+        let lowered = lower(op, self.site.card.facts);
         let (need, have) = (lowered.scratch, self.scratch.bytes);
         assert!(need <= have, "{op:?} needs {need} bytes of scratch, and the survey said {have}");
+        let (address, stream) = (places(&self.memory, &self.scratch), &self.compute.stream);
         for work in &lowered.work {
             match work {
-                Work::Launch(launch) => self.launch(launch),
-                Work::Product(product) => {
-                    let address = places(&self.memory, &self.scratch);
-                    self.products.run(product, &address, &self.compute.stream);
-                }
+                Work::Launch(launch) => self.site.kernels.launch(launch, &address, stream),
+                Work::Product(product) => self.site.products.run(product, &address, stream),
                 Work::Copy { from, to } => {
-                    let address = places(&self.memory, &self.scratch);
                     let [from_at, to_at] = [*from, *to].map(|view| address(Place::Of(view)));
-                    self.compute.stream.copy(from_at, to_at, from.bytes());
+                    stream.copy(from_at, to_at, from.bytes());
                 }
             }
         }
+        drop(address);
         self.touch(&reads, &writes);
     }
 

@@ -105,7 +105,8 @@ impl Memory {
         unsafe {
             let address = result::malloc_sync(size).map_err(why)?;
             let memory = Memory { address, bytes, card: card.clone() };
-            result::memset_d8_sync(address, 0, size).map_err(why)?;
+            result::memset_d8_async(address, 0, size, result::stream::null()).map_err(why)?;
+            result::ctx::synchronize().map_err(why)?;
             Ok(memory)
         }
     }

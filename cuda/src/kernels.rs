@@ -1,7 +1,7 @@
 //! The kernels of a card: compiled, loaded, found by name.
 use crate::compile::Compiler;
-use crate::driver::{Card, Function, Loaded};
-use crate::work::{Launch, Module};
+use crate::driver::{Card, Function, Loaded, Stream};
+use crate::work::{Arg, Launch, Module, Place};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +30,7 @@ impl Kernels {
         let new: Vec<Module> = modules.into_iter().filter(|module| !known.modules.contains_key(module)).collect();
         let codes = self.compiler.all(&new, threads, done)?;
         for (module, code) in new.into_iter().zip(codes) {
-            let loaded = Loaded::new(&self.card, &code).map_err(|e| format!("{}.cu: {e}", module.source.name))?;
+            let loaded = Loaded::new(&self.card, &code).map_err(|e| format!("{}: {e}", module.source.name))?;
             known.modules.insert(module, loaded);
         }
         Ok(())
@@ -45,8 +45,29 @@ impl Kernels {
         self.prepare(vec![launch.module.clone()], 1, &|| {})?;
         let mut known = self.known.lock().expect("nothing panics with the lock");
         let function = known.modules[&launch.module].function(&self.card, launch.entry, launch.shared);
-        let function = function.map_err(|e| format!("{} of {}.cu: {e}", launch.entry, launch.module.source.name))?;
+        let function = function.map_err(|e| format!("{} of {}: {e}", launch.entry, launch.module.source.name))?;
         known.functions.insert(key, function);
         Ok(function)
     }
+
+    /// `address` says where places are.
+    pub fn launch(&self, launch: &Launch, address: &dyn Fn(Place) -> u64, stream: &Stream) {
+        let function = self.function(launch).unwrap_or_else(|e| panic!("{e}"));
+        let mut args = Vec::with_capacity(128);
+        for arg in &launch.args {
+            match *arg {
+                Arg::At(place) => lay(&mut args, address(place).to_le_bytes()),
+                Arg::U64(x) | Arg::Address(x) => lay(&mut args, x.to_le_bytes()),
+                Arg::U32(x) => lay(&mut args, x.to_le_bytes()),
+                Arg::F64(x) => lay(&mut args, x.to_le_bytes()),
+            }
+        }
+        stream.launch(function, launch.grid, launch.block, launch.shared, &args);
+    }
+}
+
+/// Aligned to its size, as the members of a struct in C.
+fn lay<const N: usize>(args: &mut Vec<u8>, bytes: [u8; N]) {
+    args.resize(args.len().next_multiple_of(N), 0);
+    args.extend(bytes);
 }

@@ -8,10 +8,13 @@ mod compute;
 mod device;
 mod driver;
 mod kernels;
+mod lane;
+
 mod libraries;
 mod lower;
 mod ops;
 mod products;
+mod site;
 mod staging;
 mod survey;
 pub mod work;
@@ -21,7 +24,10 @@ pub use compute::Compute;
 pub use device::Cuda;
 pub use driver::{Card, Event, Stream};
 pub use kernels::Kernels;
+pub use lane::Lane;
+
 pub use libraries::{LIBS, Lib, Loaded as LoadedLibrary, Missing, Search};
 pub use lower::lower;
 pub use products::F32Products;
+pub use site::Site;
 pub use survey::{Needs, Survey};

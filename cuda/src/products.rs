@@ -8,6 +8,7 @@ use backend::DType;
 use cudarc::cublaslt::{result, sys};
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::{Mutex, MutexGuard};
 use sys::cublasLtMatmulDescAttributes_t as OfProduct;
 use sys::cublasLtMatmulPreferenceAttributes_t as Prefer;
 use sys::{cublasComputeType_t as Compute, cudaDataType_t as Type};
@@ -51,6 +52,7 @@ impl Kind {
 }
 
 /// How a kind of product is done.
+#[derive(Clone, Copy)]
 struct Way {
     product: sys::cublasLtMatmulDesc_t,
     /// Of the library's first factor (ours: b), its second, and the result.
@@ -58,15 +60,18 @@ struct Way {
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
+/// Of a card, for all ranks on it.
 pub struct Products {
     handle: sys::cublasLtHandle_t,
     f32: F32Products,
     /// Bytes that a product may use beside its tensors.
     workspace: usize,
-    ways: HashMap<Kind, Way>,
+    ways: Mutex<HashMap<Kind, Way>>,
 }
-// SAFETY: the handle and the descriptors may be used by any thread, one at a time.
+// SAFETY: the handle may be used by any thread, and the descriptors are not changed any more.
 unsafe impl Send for Products {}
+// SAFETY: as above.
+unsafe impl Sync for Products {}
 
 /// So many of the library's candidates are timed.
 const CANDIDATES: usize = 8;
@@ -77,25 +82,19 @@ impl Products {
     /// cuBLASLt is loaded.
     pub fn new(f32: F32Products, workspace: usize) -> Result<Products, String> {
         let handle = result::create_handle().map_err(|e| format!("cuBLASLt: {e:?}"))?;
-        Ok(Products { handle, f32, workspace, ways: HashMap::new() })
+        Ok(Products { handle, f32, workspace, ways: Mutex::default() })
     }
 
     /// `address` says where places are. A kind that was not met before takes the library's first candidate.
-    pub fn run(&mut self, p: &Product, address: &dyn Fn(Place) -> u64, stream: &Stream) {
+    pub fn run(&self, p: &Product, address: &dyn Fn(Place) -> u64, stream: &Stream) {
         let kind = Kind::new(p, address);
-        if !self.ways.contains_key(&kind) {
-            let candidates = self.candidates(kind, 1);
-            self.ways.insert(kind, candidates.into_iter().next().expect("the library has a way"));
-        }
-        self.issue(&self.ways[&kind], p, address, stream);
+        let way = *self.ways().entry(kind).or_insert_with(|| self.candidates(kind, 1)[0]);
+        self.issue(&way, p, address, stream);
     }
 
     /// Times the candidates for a product, on its own places: what is there is lost.
-    pub fn tune(&mut self, p: &Product, address: &dyn Fn(Place) -> u64, stream: &Stream) {
+    pub fn tune(&self, p: &Product, address: &dyn Fn(Place) -> u64, stream: &Stream) {
         let kind = Kind::new(p, address);
-        if self.ways.contains_key(&kind) {
-            return;
-        }
         let seconds = |way: &Way| -> f64 {
             self.issue(way, p, address, stream);
             let time = |_| {
@@ -108,9 +107,15 @@ impl Products {
             };
             (0..ROUNDS).map(time).fold(f64::INFINITY, f64::min)
         };
-        let timed = self.candidates(kind, CANDIDATES).into_iter().map(|way| (seconds(&way), way));
-        let (_, best) = timed.min_by(|a, b| a.0.total_cmp(&b.0)).expect("the library has a way");
-        self.ways.insert(kind, best);
+        // Ranks that share a card do not time at once.
+        self.ways().entry(kind).or_insert_with(|| {
+            let timed = self.candidates(kind, CANDIDATES).into_iter().map(|way| (seconds(&way), way));
+            timed.min_by(|a, b| a.0.total_cmp(&b.0)).expect("the library has a way").1
+        });
+    }
+
+    fn ways(&self) -> MutexGuard<'_, HashMap<Kind, Way>> {
+        self.ways.lock().expect("nothing panics with the lock")
     }
 
     fn issue(&self, way: &Way, p: &Product, address: &dyn Fn(Place) -> u64, stream: &Stream) {

@@ -9,8 +9,6 @@ use std::sync::{Arc, Mutex};
 pub struct Needs {
     /// Bytes of scratch.
     pub scratch: usize,
-    /// Of them, what a product may use.
-    pub workspace: usize,
     /// Code, in the order in which it is needed first.
     pub modules: Vec<Module>,
     /// Products; of those that differ only in where their tensors are, some.
@@ -22,10 +20,20 @@ pub struct Needs {
 type Shape = ([usize; 3], [bool; 2], [backend::DType; 2], bool, [u32; 3]);
 
 impl Needs {
+    /// Of what is not known before: code is compiled when it is met.
+    pub fn scratch(scratch: usize) -> Needs {
+        Needs { scratch, ..Needs::default() }
+    }
+
+    /// Of two ranks of a card.
+    pub fn and(&mut self, other: Needs) {
+        self.scratch = self.scratch.max(other.scratch);
+        self.modules.extend(other.modules.into_iter().filter(|module| self.seen.0.insert(module.clone())));
+    }
+
     pub fn note(&mut self, op: Op, card: Card) {
         let lowered = lower(op, card);
         self.scratch = self.scratch.max(lowered.scratch);
-        let workspace = lowered.workspace();
         for work in lowered.work {
             match work {
                 Work::Launch(launch) => {
@@ -34,7 +42,6 @@ impl Needs {
                     }
                 }
                 Work::Product(p) => {
-                    self.workspace = workspace;
                     let aligned = [p.a.at, p.b.at, p.d].map(|place| place.alignment());
                     let types = [p.a.at.dtype(), p.d.dtype()];
                     let dims = ([p.m, p.n, p.k], [p.a.transposed, p.b.transposed], types, p.beta != 0.0, aligned);

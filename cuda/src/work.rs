@@ -15,6 +15,13 @@ pub struct Card {
     pub shared: usize,
 }
 
+impl Card {
+    /// The most bytes that a product may use beside its tensors: what the library's documentation recommends.
+    pub fn workspace(self) -> usize {
+        if self.arch >= 90 { 32 << 20 } else { 4 << 20 }
+    }
+}
+
 /// A file of kernels.
 #[derive(PartialEq, Eq, Hash, Debug)]
 pub struct Source {
@@ -75,6 +82,14 @@ pub enum Arg {
     U64(u64),
     /// double
     F64(f64),
+    /// T *, of whatever is on the card; several are a struct of pointers.
+    Address(u64),
+}
+impl Arg {
+    /// u32
+    pub fn small(n: usize) -> Arg {
+        Arg::U32(u32::try_from(n).expect("less than 2^32"))
+    }
 }
 impl From<View> for Arg {
     fn from(view: View) -> Arg {
@@ -168,12 +183,6 @@ impl Lowering {
         Launching { to: self, launch: Launch { module, entry, grid: [1; 3], block: 256, shared: 0, args: vec![] } }
     }
 
-    /// The most that a product may use.
-    pub fn workspace(&self) -> usize {
-        // What the library's documentation recommends for each architecture.
-        if self.card.arch >= 90 { 32 << 20 } else { 4 << 20 }
-    }
-
     /// Memory for `len` elements until the end of this operation.
     pub fn scratch(&mut self, dtype: DType, len: usize) -> Place {
         let at = self.scratch;
@@ -248,12 +257,16 @@ pub fn c_name(dtype: DType) -> &'static str {
     }
 }
 
-/// How many neighbours of rows of `d` numbers may be read and written in one go in all of these tensors: 8, 4, 2 or 1.
-/// `Pack` is aligned to its size, or to 16 bytes.
-pub fn vector(d: usize, tensors: &[View]) -> usize {
+/// How many neighbours of rows of `d` numbers are best read and written in one go in all of these tensors: 8, 4, 2 or 1.
+///
+/// `Pack` is aligned to its size, or to 16 bytes, which is also the most that one instruction moves: of the narrowest tensor
+/// a thread takes no more than that, so that threads side by side leave no gaps.
+pub fn vector<P: Copy + Into<Place>>(d: usize, tensors: &[P]) -> usize {
+    let places: Vec<Place> = tensors.iter().map(|&place| place.into()).collect();
+    let narrowest = places.iter().map(|place| place.dtype().bytes()).min().unwrap_or(1);
     let fits = |n: usize| {
-        let aligned = |view: &View| view.offset.is_multiple_of((n * view.dtype.bytes()).min(16));
-        d.is_multiple_of(n) && tensors.iter().all(aligned)
+        let aligned = |place: &Place| (n * place.dtype().bytes()).min(16) <= place.alignment() as usize;
+        d.is_multiple_of(n) && n * narrowest <= 16 && places.iter().all(aligned)
     };
     [8, 4, 2].into_iter().find(|n| fits(*n)).unwrap_or(1)
 }
@@ -270,5 +283,7 @@ mod tests {
         assert_eq!(vector(64, &[at(DType::BF16, 8), at(DType::F32, 32)]), 4);
         assert_eq!(vector(64, &[at(DType::BF16, 16), at(DType::F32, 4)]), 1);
         assert_eq!(vector(6, &[at(DType::BF16, 16)]), 2);
+        assert_eq!(vector(64, &[at(DType::F32, 32)]), 4);
+        assert_eq!(vector(64, &[at(DType::F64, 32)]), 2);
     }
 }

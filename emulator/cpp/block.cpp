@@ -1,20 +1,15 @@
 // A block of CUDA threads on one host thread. Each thread that has to wait is a fiber with a stack of its own; one that
 // never waits is a plain call on the stack of the one before. Which runs next is decided here alone, so a barrier that
 // cannot be passed is seen at once and never hangs.
-#include "block.h"
-#include "stacks.h"
-#include <condition_variable>
-#include <csignal>
+#include "scheduler.h"
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
-#include <ucontext.h>
+#include <sys/mman.h>
 #include <utility>
 
 // Saves the registers that a call preserves, and goes on where another fiber did so.
 extern "C" void emulator_switch(void **from, void *to);
-extern "C" void emulator_resume();
 asm(R"(
     .text
     .hidden emulator_switch, emulator_resume
@@ -42,109 +37,41 @@ emulator_resume:
 const u32 SAVED_WORDS = 6;
 
 __thread emulator_place emulator_now;
+thread_local Block *here = nullptr;
+
+Block::Block() {
+    shuffled = delays(random);
+    size_t room = (SHARED_BYTES_OPT_IN + 4095) / 4096 * 4096;
+    char *map = (char *)mmap(nullptr, room + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    shared_end = map + room;
+    mprotect(shared_end, 4096, PROT_NONE);
+}
+
+// With delays in an order of warps and lanes that nobody can rely on.
+void Block::queue_all(State state) {
+    u32 order[MAX_THREADS / 32], warps = (total + 31) / 32, flip = 0;
+    for (u32 i = 0; i < warps; i++) order[i] = i;
+    if (shuffled) {
+        for (u32 i = warps - 1; i > 0; i--) std::swap(order[i], order[draw(random) % (i + 1)]);
+        flip = draw(random) % 32;
+    }
+    for (u32 i = 0; i < warps; i++) {
+        for (u32 lane = 0; lane < 32; lane++) {
+            u32 thread = order[i] * 32 + (lane ^ flip);
+            if (thread >= total || threads[thread].state != state) continue;
+            if (state == State::AtBarrier) threads[thread].state = State::Ready;
+            push_back(thread);
+        }
+    }
+}
+
+void Block::check_barrier() {
+    if (at_barrier == 0 || at_barrier + done < total) return;
+    at_barrier = 0;
+    queue_all(State::AtBarrier);
+}
 
 namespace {
-
-struct Copy {
-    void *to;
-    const void *from;
-    u32 bytes;
-    bool filled;
-};
-
-enum class State { Fresh, Ready, AtBarrier, Meeting, Done };
-
-struct Thread {
-    State state;
-    dim3 index;
-    void *saved, *stack;
-    // Of the meeting it waits for.
-    u32 mask;
-    emulator_act act;
-    std::vector<Copy> copies;
-    // How many copies each group under way ends with, oldest first.
-    std::vector<u32> groups;
-};
-
-struct Warp {
-    u32 arrived;
-    void *mine[32];
-};
-
-struct Block {
-    const Launch *launch;
-    Stacks stacks;
-    Thread threads[MAX_THREADS];
-    Warp warps[MAX_THREADS / 32];
-    // Threads that can go on, as a ring.
-    u16 ready[MAX_THREADS];
-    u32 first, count;
-    u32 total, done, at_barrier;
-    const char *file;
-    int line;
-    Thread *now;
-    // The host thread, which waits like one of them until all are done.
-    Thread host;
-    bool shuffled, faulted;
-    u64 random;
-    // Dynamic shared memory ends at a page that faults.
-    char *shared_end;
-
-    Block() {
-        shuffled = delays(random);
-        size_t room = (SHARED_BYTES_OPT_IN + 4095) / 4096 * 4096;
-        char *map = (char *)mmap(nullptr, room + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        shared_end = map + room;
-        mprotect(shared_end, 4096, PROT_NONE);
-    }
-
-    u32 number(const Thread *thread) { return (u32)(thread - threads); }
-    void push_front(u32 thread) {
-        first = (first + MAX_THREADS - 1) % MAX_THREADS;
-        ready[first] = (u16)thread;
-        count++;
-    }
-    void push_back(u32 thread) { ready[(first + count++) % MAX_THREADS] = (u16)thread; }
-    Thread *pop() {
-        Thread *thread = &threads[ready[first]];
-        first = (first + 1) % MAX_THREADS;
-        count--;
-        now = thread;
-        emulator_now.thread = thread->index;
-        return thread;
-    }
-
-    // Lets all go on that are in a state. With delays in an order of warps and lanes that nobody can rely on.
-    void queue_all(State state) {
-        u32 order[MAX_THREADS / 32], warps = (total + 31) / 32, flip = 0;
-        for (u32 i = 0; i < warps; i++) order[i] = i;
-        if (shuffled) {
-            for (u32 i = warps - 1; i > 0; i--) std::swap(order[i], order[draw(random) % (i + 1)]);
-            flip = draw(random) % 32;
-        }
-        for (u32 i = 0; i < warps; i++) {
-            for (u32 lane = 0; lane < 32; lane++) {
-                u32 thread = order[i] * 32 + (lane ^ flip);
-                if (thread >= total || threads[thread].state != state) continue;
-                if (state == State::AtBarrier) threads[thread].state = State::Ready;
-                push_back(thread);
-            }
-        }
-    }
-
-    void begin(const Launch &of);
-    void run_block(dim3 at);
-    void leave();
-    void finish();
-    void check_barrier() {
-        if (at_barrier == 0 || at_barrier + done < total) return;
-        at_barrier = 0;
-        queue_all(State::AtBarrier);
-    }
-    [[noreturn]] void stuck();
-};
-
-thread_local Block *here = nullptr;
 
 [[noreturn]] void fiber() {
     while (true) {
@@ -153,7 +80,8 @@ thread_local Block *here = nullptr;
     }
 }
 
-// Goes on with another thread; returns when the current one may go on.
+} // namespace
+
 void Block::leave() {
     Thread *self = now;
     if (count == 0) stuck();
@@ -171,7 +99,6 @@ void Block::leave() {
     emulator_switch(&self->saved, next->saved);
 }
 
-// The current thread has returned. Returns where the next one may begin on the same stack.
 void Block::finish() {
     Thread *self = now;
     self->state = State::Done;
@@ -193,7 +120,7 @@ void Block::finish() {
 
 void Block::begin(const Launch &of) {
     launch = &of;
-    faulted = false;
+    fault = CUDA_SUCCESS;
     total = of.block.x * of.block.y * of.block.z;
     emulator_now.block_dim = of.block;
     emulator_now.grid_dim = of.grid;
@@ -230,106 +157,10 @@ void Block::stuck() {
     emulator_fail(why);
 }
 
-// Blocks of several streams run at a time, but not more than this: each has many stacks.
-struct Blocks {
-    std::mutex lock;
-    std::condition_variable changed;
-    std::vector<Block *> unused;
-    u32 left = 4;
-
-    Block *take() {
-        std::unique_lock guard(lock);
-        changed.wait(guard, [this] { return left > 0 || !unused.empty(); });
-        if (unused.empty()) {
-            left--;
-            return new Block;
-        }
-        Block *block = unused.back();
-        unused.pop_back();
-        return block;
-    }
-    void give(Block *block) {
-        std::lock_guard guard(lock);
-        unused.push_back(block);
-        changed.notify_one();
-    }
-} &blocks = *new Blocks;
-
 void print_place(const char *why) {
     auto [thread, block, block_dim, grid_dim, shared] = emulator_now;
     std::fprintf(stderr, "emulator: kernel %s, block (%u, %u, %u), thread (%u, %u, %u): %s\n", here->launch->name.c_str(),
                  block.x, block.y, block.z, thread.x, thread.y, thread.z, why);
-}
-
-thread_local bool has_fault_stack = false;
-struct sigaction earlier[3];
-const int FAULTS[3] = {SIGSEGV, SIGBUS, SIGFPE};
-
-// A kernel did what faults on a card too: tell where, give it up, and go on as the host thread. Elsewhere the fault is not
-// ours, and meets whoever handled it before.
-void on_fault(int signal, siginfo_t *info, void *context) {
-    if (!here || here->now == &here->host) {
-        for (int i = 0; i < 3; i++)
-            if (FAULTS[i] == signal) sigaction(signal, &earlier[i], nullptr);
-        return;
-    }
-    char why[128];
-    const char *what = here->stacks.is_guard(info->si_addr) ? "more stack than a thread has" : "an access that is not allowed";
-    std::snprintf(why, sizeof why, "%s (%s at %p)", what, strsignal(signal), info->si_addr);
-    print_place(why);
-    here->faulted = true;
-    auto &registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-    registers[REG_RSP] = (greg_t)here->host.saved;
-    registers[REG_RIP] = (greg_t)emulator_resume;
-}
-
-// Fibers have little room, so faults are handled on a stack of the host thread's.
-void handle_faults() {
-    static std::once_flag once;
-    std::call_once(once, [] {
-        struct sigaction action = {};
-        action.sa_sigaction = on_fault;
-        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        for (int i = 0; i < 3; i++) sigaction(FAULTS[i], &action, &earlier[i]);
-    });
-    if (has_fault_stack) return;
-    has_fault_stack = true;
-    stack_t stack = {};
-    stack.ss_size = 64 << 10;
-    stack.ss_sp = std::malloc(stack.ss_size);
-    sigaltstack(&stack, nullptr);
-}
-
-// As __tls_get_addr takes it.
-struct TlsIndex {
-    size_t module, offset;
-};
-extern "C" void *__tls_get_addr(TlsIndex *);
-
-} // namespace
-
-void run(const Launch &launch) {
-    handle_faults();
-    Block &block = *blocks.take();
-    here = &block;
-    block.begin(launch);
-    TlsIndex index = {launch.tls_module, 0};
-    void *shared = launch.tls_bytes ? __tls_get_addr(&index) : nullptr;
-    dim3 grid = launch.grid;
-    u64 count = (u64)grid.x * grid.y * grid.z, offset = block.shuffled ? draw(block.random) % count : 0;
-    for (u64 i = 0; i < count && !block.faulted; i++) {
-        u64 at = (i + offset) % count;
-        // A block finds nothing that another has left.
-        if (shared) std::memset(shared, 0xff, launch.tls_bytes);
-        std::memset(emulator_now.shared, 0xff, launch.dynamic_shared);
-        block.run_block({(u32)(at % grid.x), (u32)(at / grid.x % grid.y), (u32)(at / grid.x / grid.y)});
-    }
-    if (block.faulted) {
-        block.stacks.give_all();
-        device_failed(CUDA_ERROR_ILLEGAL_ADDRESS);
-    }
-    here = nullptr;
-    blocks.give(&block);
 }
 
 EXPORT void emulator_fail(const char *why) {

@@ -270,7 +270,8 @@ EXPORT cublasStatus_t cublasLtMatmul(Handle *handle, MatmulDesc *desc, const voi
     for (int i = 0; i < 4; i++) {
         size_t bytes = size_of(i < 2 ? shape.ab : shape.cd), align = std::max((size_t)(algorithm ? algorithm->alignment[i] : 1), bytes);
         // More than 16 bytes make no difference to the library either.
-        if ((u64)at[i] % std::min(align, (size_t)16) != 0) return say(CUBLAS_STATUS_INVALID_VALUE, "an address is less aligned than was said");
+        if ((u64)at[i] % std::min(align, (size_t)16) != 0)
+            return say(CUBLAS_STATUS_INVALID_VALUE, "an address is less aligned than was said");
         if (at[i] && !emulator_in_device(at[i], extent(*layouts[i], bytes)))
             return say(CUBLAS_STATUS_EXECUTION_FAILED, "a matrix reaches outside of its allocation");
     }

@@ -17,8 +17,10 @@ struct Product {
     const u32 *a, *b;
 };
 template <class T> inline void product(void *const *lanes, u32) {
-    // A by rows and B by rows, so that the inner loop runs over the columns of both B and C.
-    float a[16][16], b[16][8], c[16][8];
+    // Rows of B and C are vectors.
+    typedef float Row __attribute__((vector_size(32)));
+    float a[16][16];
+    Row b[16], c[16];
     for (u32 lane = 0; lane < 32; lane++) {
         const Product &its = *(const Product *)lanes[lane];
         u32 group = lane / 4, pair = lane % 4 * 2;
@@ -29,8 +31,7 @@ template <class T> inline void product(void *const *lanes, u32) {
         }
     }
     for (u32 i = 0; i < 16; i++)
-        for (u32 k = 0; k < 16; k++)
-            for (u32 j = 0; j < 8; j++) c[i][j] += a[i][k] * b[k][j];
+        for (u32 k = 0; k < 16; k++) c[i] += a[i][k] * b[k];
     for (u32 lane = 0; lane < 32; lane++) {
         const Product &its = *(const Product *)lanes[lane];
         u32 group = lane / 4, pair = lane % 4 * 2;

@@ -1,4 +1,4 @@
-// Memory of the device: pages of the process, each allocation followed by one that faults.
+// Memory of the device: pages of the process, each allocation between pages that fault.
 #include "memory.h"
 #include "stream.h"
 #include <cstdio>
@@ -11,7 +11,7 @@
 
 namespace {
 
-const size_t PAGE = 4096, ALIGN = 256;
+const size_t PAGE = 4096, ALIGN = 256, GUARD = 1 << 20;
 
 size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -33,11 +33,12 @@ struct Ranges {
         std::lock_guard guard(lock);
         size_t room = round_up(bytes, ALIGN), pages = round_up(room, PAGE);
         if (bytes > limit || total + room > limit) return 0;
-        void *map = mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *map = mmap(nullptr, GUARD + pages + GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (map == MAP_FAILED) return 0;
-        mprotect((char *)map + pages, PAGE, PROT_NONE);
-        // The end lies at the page that faults, so that the first access behind it shows.
-        u64 at = (u64)map + pages - room;
+        char *start = (char *)map + GUARD;
+        if (mprotect(start, pages, PROT_READ | PROT_WRITE) != 0) return 0;
+        // The end lies where faults begin, so that the first access behind it shows.
+        u64 at = (u64)start + pages - room;
         sizes[at] = bytes;
         total += room;
         return at;
@@ -47,7 +48,7 @@ struct Ranges {
         auto found = sizes.find(at);
         if (found == sizes.end()) return false;
         size_t room = round_up(found->second, ALIGN);
-        munmap((void *)(at / PAGE * PAGE), round_up(room, PAGE) + PAGE);
+        munmap((char *)(at / PAGE * PAGE) - GUARD, GUARD + round_up(room, PAGE) + GUARD);
         total -= room;
         sizes.erase(found);
         return true;

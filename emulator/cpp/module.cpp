@@ -174,7 +174,8 @@ EXPORT CUresult cuLaunchKernel(Function *function, u32 grid_x, u32 grid_y, u32 g
     }
     // A buffer may be filled up to whole words.
     u64 wanted = function->argument_bytes;
-    if ((bytes != wanted && bytes != (wanted + 7) / 8 * 8) || (bytes && !arguments)) return refused(*function, "the arguments have another size");
+    if ((bytes != wanted && bytes != (wanted + 7) / 8 * 8) || (bytes && !arguments))
+        return refused(*function, "the arguments have another size");
     Launch launch = {function->name, function->entry, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, dynamic_shared,
                      function->tls_module, function->tls_bytes, std::vector<u64>((bytes + 7) / 8)};
     if (bytes) std::memcpy(launch.arguments.data(), arguments, bytes);

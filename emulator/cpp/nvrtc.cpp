@@ -110,9 +110,10 @@ bool starts(const std::string &text, const char *with) { return text.rfind(with,
 bool command_for(int count, const char *const *options, std::vector<std::string> &command, std::string &log) {
     const char *compiler = std::getenv("CXX");
     command = {compiler && *compiler ? compiler : "g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden"};
-    // As on a card: products and sums fuse, but nothing else is rearranged.
+    // As on a card: products and sums fuse, but nothing else is rearranged, and an address that is not aligned is a fault.
     for (auto flag : {EMULATOR_MARCH, "-ffp-contract=fast", "-fno-strict-aliasing", "-fno-math-errno", "-fno-exceptions", "-fno-rtti",
-                      "-fno-gnu-unique", "-mtls-dialect=gnu2", "-w", "-DEMULATED"})
+                      "-fno-gnu-unique", "-fstack-clash-protection", "-mtls-dialect=gnu2", "-fsanitize=alignment",
+                      "-fsanitize-undefined-trap-on-error", "-w", "-DEMULATED"})
         command.push_back(flag);
     std::string architecture = "75";
     for (int i = 0; i < count; i++) {

@@ -11,7 +11,7 @@ macro_rules! files {
 }
 
 /// All that is compiled, or included by what is.
-const FILES: [(&str, &str); 19] = files![
+const FILES: &[(&str, &str)] = &files![
     "abi.h",
     "block.cpp",
     "block.h",
@@ -22,12 +22,14 @@ const FILES: [(&str, &str); 19] = files![
     "emulate_tensor.h",
     "emulate_warp.h",
     "image.h",
+    "launch.cpp",
     "memory.cpp",
     "memory.h",
     "module.cpp",
     "nvrtc.cpp",
     "products.h",
     "runtime.h",
+    "scheduler.h",
     "stacks.h",
     "stream.cpp",
     "stream.h",
@@ -39,10 +41,10 @@ const LIBRARIES: [(&str, &[&str], &[&str]); 3] = [
     (
         "libcuda.so.1",
         &["-O2", "-ftls-model=initial-exec"],
-        &["block.cpp", "device.cpp", "memory.cpp", "module.cpp", "stream.cpp"],
+        &["block.cpp", "device.cpp", "launch.cpp", "memory.cpp", "module.cpp", "stream.cpp"],
     ),
     ("libnvrtc.so.13", &["-O1"], &["nvrtc.cpp"]),
-    ("libcublasLt.so.13", &["-O3"], &["cublaslt.cpp", "libcuda.so.1"]),
+    ("libcublasLt.so.13", &["-O3", "-ffp-contract=fast"], &["cublaslt.cpp", "libcuda.so.1"]),
 ];
 
 /// The folder with `libcuda.so.1`, `libnvrtc.so.13`, `libcublasLt.so.13` and the headers of kernels, built if it is not there
@@ -59,7 +61,13 @@ pub fn build() -> Result<PathBuf, String> {
     }
     let failed = |what: &Path, error: std::io::Error| format!("{}: {error}", what.display());
     std::fs::create_dir_all(&parent).map_err(|e| failed(&parent, e))?;
-    // Built aside and renamed as a whole: several processes may do so at a time, and one of them wins.
+    // One process builds, the others wait for it. The lock goes with the file's handle.
+    let lock = std::fs::File::create(parent.join("lock")).map_err(|e| failed(&parent, e))?;
+    lock.lock().map_err(|e| failed(&parent, e))?;
+    if home.is_dir() {
+        return Ok(home);
+    }
+    // Aside and renamed as a whole, so that nobody finds half of it.
     let aside = tempfile::tempdir_in(&parent).map_err(|e| failed(&parent, e))?;
     for (name, text) in FILES {
         std::fs::write(aside.path().join(name), text).map_err(|e| failed(&aside.path().join(name), e))?;
@@ -67,13 +75,7 @@ pub fn build() -> Result<PathBuf, String> {
     for (name, flags, parts) in LIBRARIES {
         compile(&compiler, aside.path(), name, flags, parts)?;
     }
-    let aside = aside.keep();
-    if let Err(error) = std::fs::rename(&aside, &home) {
-        let _ = std::fs::remove_dir_all(&aside);
-        if !home.is_dir() {
-            return Err(failed(&home, error));
-        }
-    }
+    std::fs::rename(aside.keep(), &home).map_err(|e| failed(&home, e))?;
     Ok(home)
 }
 

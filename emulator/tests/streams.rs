@@ -12,6 +12,7 @@ const INVALID_CONTEXT: c_int = 201;
 const INVALID_HANDLE: c_int = 400;
 const NOT_READY: c_int = 600;
 const ILLEGAL_ADDRESS: c_int = 700;
+const MISALIGNED_ADDRESS: c_int = 716;
 
 const ADD: &str = "
     #include \"test.cuh\"
@@ -225,6 +226,10 @@ fn alone_deep() {
     bad("volatile u32 much[65536]; much[t] = t; x[t] = much[t + 1];", 32);
 }
 #[test]
+fn alone_not_aligned() {
+    bad("uint2 *pair = (uint2 *)(x + 1 + t); x[t] = pair->x;", 32);
+}
+#[test]
 fn alone_exits_count() {
     bad("if (t < 40) return; __syncthreads(); x[t] = 1;", 64);
 }
@@ -234,19 +239,25 @@ fn what_cannot_go_on_is_told() {
     if card().is_none() {
         return;
     }
-    let cases = [
-        ("alone_barriers_differ", false, "while others wait at"),
-        ("alone_barrier_or_shuffle", false, "not all of the block reach"),
-        ("alone_lane_left", false, "waits for lanes 0x8 of its warp"),
-        ("alone_masks_differ", false, "waits for lanes"),
-        ("alone_out_of_bounds", true, "block (1, 0, 0), thread (5, 0, 0): an access that is not allowed"),
-        ("alone_deep", true, "more stack than a thread has"),
+    let aborts = [
+        ("alone_barriers_differ", "while others wait at"),
+        ("alone_barrier_or_shuffle", "not all of the block reach"),
+        ("alone_lane_left", "waits for lanes 0x8 of its warp"),
+        ("alone_masks_differ", "waits for lanes"),
     ];
-    for (test, survives, told) in cases {
+    for (test, told) in aborts {
         let (ended, text) = in_process(test, &[]);
-        assert!(text.contains(told) && text.contains("kernel bad"), "{test}: {text}");
-        assert_eq!(ended, survives, "{test}: {text}");
-        assert_eq!(text.contains(&format!("error {ILLEGAL_ADDRESS}")), survives, "{test}: {text}");
+        assert!(!ended && text.contains("kernel bad") && text.contains(told), "{test}: {text}");
+    }
+    let faults = [
+        ("alone_out_of_bounds", "block (1, 0, 0), thread (5, 0, 0): an access that is not allowed", ILLEGAL_ADDRESS),
+        ("alone_deep", "more stack than a thread has", ILLEGAL_ADDRESS),
+        ("alone_not_aligned", "an address that is not aligned", MISALIGNED_ADDRESS),
+    ];
+    for (test, told, error) in faults {
+        let (ended, text) = in_process(test, &[]);
+        assert!(ended && text.contains("kernel bad") && text.contains(told), "{test}: {text}");
+        assert!(text.contains(&format!("error {error}")), "{test}: {text}");
     }
     let (ended, text) = in_process("alone_exits_count", &[]);
     assert!(ended && text.contains("error 0"), "{text}");

@@ -3,6 +3,7 @@
 //! [`run`] executes a program on a [`Rank`]: a device, one communicator per lane, and the plan. It knows neither the
 //! device nor the engine: the same function trains on a CPU, records a trace on the device without memory, and follows a
 //! queue. [`optim`] is what happens to a bucket when its gradient is complete.
+mod card;
 mod config;
 mod optim;
 mod rank;
@@ -10,6 +11,7 @@ mod run;
 mod state;
 mod world;
 
+pub use card::survey;
 pub use config::StepConfig;
 pub use optim::OptimizerConfig;
 pub use rank::{Clock, Comms, Rank};

@@ -80,20 +80,23 @@ impl World {
                 (Box::new(dev), Some(queue))
             }
         };
+        let wrap = |(lane, end): (Lane, Box<dyn Communicator>)| -> (Lane, Box<dyn Communicator>) {
+            match (&queue, self.lanes) {
+                (Some(queue), Lanes::Queued { seed }) => {
+                    let delays = Some(seed.wrapping_add(id.0 as u64 * 8 + lane as u64));
+                    (lane, Box::new(comm::Queued::new(end, queue.clone(), delays)))
+                }
+                _ => (lane, end),
+            }
+        };
+        self.rank_of(id, programs, dev, ends.into_iter().map(wrap).collect())
+    }
+
+    /// A rank on a device, with its ends of the lanes.
+    pub(crate) fn rank_of(&self, id: RankId, programs: RankPrograms, dev: Box<dyn Backend>, ends: Ends) -> Rank {
         let dev = if self.record { Box::new(Traced::new(dev)) } else { dev };
         let mut comms = Comms::default();
-        for (lane, end) in ends {
-            comms.set(
-                lane,
-                match (&queue, self.lanes) {
-                    (Some(queue), Lanes::Queued { seed }) => {
-                        let delays = Some(seed.wrapping_add(id.0 as u64 * 8 + lane as u64));
-                        Box::new(comm::Queued::new(end, queue.clone(), delays))
-                    }
-                    _ => end,
-                },
-            );
-        }
+        ends.into_iter().for_each(|(lane, end)| comms.set(lane, end));
         let plan = self.plan.clone();
         let mut rank = Rank::new(id, plan, Arc::new(programs.programs), dev, comms, self.step.clone());
         rank.clock = self.clock.clone();
@@ -101,7 +104,7 @@ impl World {
     }
 
     /// A rank's ends of its lanes. All ranks go through all groups in the same order.
-    fn communicators(&self, engine: &dyn Engine) -> Result<Ends, CommError> {
+    pub(crate) fn communicators(&self, engine: &dyn Engine) -> Result<Ends, CommError> {
         let mesh = self.plan.mesh;
         let id = RankId(engine.rank());
         let mut ends: Ends = vec![];
@@ -122,7 +125,7 @@ impl World {
     }
 }
 
-type Ends = Vec<(Lane, Box<dyn Communicator>)>;
+pub(crate) type Ends = Vec<(Lane, Box<dyn Communicator>)>;
 
 /// As errors name it.
 fn lane_name(mesh: Mesh, lane: Lane) -> String {

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("exec", &["schedule"]),
     ("sim", &["exec"]),
     ("data", &[]),
+    ("emulator", &[]),
     ("pyconfig", &[]),
     ("checkpoint", &["plan"]),
     ("internevo", &["sim", "data", "checkpoint", "pyconfig"]),
@@ -40,6 +41,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("comm/src/mpi.rs", "hands addresses to MPI"),
     ("comm/src/mpi/library.rs", "calls a library that is found at run time"),
     ("exec/tests/allocations.rs", "an allocator that counts"),
+    ("emulator/tests/", "loads the emulated libraries and calls them as a program calls NVIDIA's"),
     ("data/src/ids.rs", "maps a file of token ids"),
 ];
 

@@ -3,7 +3,8 @@
 //! says the test: these files are those of the CPU's and of the card's tests.
 use crate::under_test;
 use backend::{
-    Backend, DType, Element, Heads, Isa, Op, REGIONS, Region, Scores, Slopes, View, download, upload, upload_floats,
+    Backend, Cpu, DType, Element, Heads, Isa, Op, REGIONS, Region, Scores, Slopes, View, download, upload,
+    upload_floats,
 };
 
 pub struct Device {
@@ -23,6 +24,12 @@ impl Device {
         let mut sizes = [0; REGIONS.len()];
         sizes[Region::Act as usize] = 48 << 20;
         Device::on(under_test::device(sizes, threads, isa), float)
+    }
+    /// What other devices are compared with.
+    pub fn on_cpu(float: DType) -> Device {
+        let mut sizes = [0; REGIONS.len()];
+        sizes[Region::Act as usize] = 48 << 20;
+        Device::on(Box::new(Cpu::new(sizes, 2)), float)
     }
     pub fn on(inner: Box<dyn Backend>, float: DType) -> Device {
         Device { inner, float, used: 0, base: 0 }

@@ -202,7 +202,7 @@ fn attention(all: &mut Examples, t: usize, heads: Heads, scores: Scores) {
         let cu_seqlens = [0, t as u32 / 3, t as u32 / 3, t as u32];
         let by = Some((&*positions, &*table, pairs));
         let [rotated, o, lse] =
-            Device::new(DType::F64, 1).attention_of(&qkv, &cu_seqlens, by, heads, scores).map(exact);
+            Device::on_cpu(DType::F64).attention_of(&qkv, &cu_seqlens, by, heads, scores).map(exact);
         let (width, cu_seqlens) = (heads.out(), || Int(cu_seqlens.into()));
         let (positions, table) = (|| Int(positions.clone()), || Float(table.clone()));
         let tensors = [Float(qkv.clone()), cu_seqlens(), positions(), table(), out(t * width), out(t * heads.n)];

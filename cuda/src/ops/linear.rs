@@ -2,7 +2,7 @@
 //!
 //! The library multiplies tensors of one type, into that type or into f32. What comes in other combinations goes through
 //! scratch in f32.
-use super::convert::convert;
+use super::elementwise::convert;
 use crate::work::{Lowering, Operand, Place, Product, Work};
 use backend::{DType, View};
 
@@ -50,7 +50,7 @@ fn product(
         }
         None => d,
     };
-    let bytes = l.workspace();
+    let bytes = l.card.workspace();
     let workspace = l.scratch(DType::BF16, bytes / 2);
     let beta = if add.is_some() { 1.0 } else { 0.0 };
     l.work.push(Work::Product(Product { m, n, k, a, b, c, d, alpha, beta, workspace }));
