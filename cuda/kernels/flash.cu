@@ -19,7 +19,7 @@ const u32 KEYS_AT = HEADS * DIM, VALUES_AT = (HEADS + KV_HEADS) * DIM;
 const u64 OUT = HEADS * DIM;
 
 // To base 2: s = factor * (what `of` makes of a product).
-struct Scoring {
+struct BinaryScoring {
     float factor, per_cap, cap, slope;
     // Of a key `behind` tokens before the query; `gradient` is multiplied by the slope over scale * product.
     DEVICE float of(float product, int behind, float &gradient) const {
@@ -34,7 +34,7 @@ struct Scoring {
         return ALIBI ? product - slope * (float)behind : product;
     }
 };
-DEVICE Scoring scoring(double scale, double cap, u32 head, u32 heads) {
+DEVICE BinaryScoring binary_scoring(double scale, double cap, u32 head, u32 heads) {
     float plain = (float)(scale * LOG2_E);
     return {CAPPED || ALIBI ? 1 : plain, CAPPED ? (float)(2 * LOG2_E * scale / cap) : 0,
             CAPPED ? (float)(cap * LOG2_E) : plain, ALIBI ? (float)(LOG2_E * slope_of(head, heads)) : 0};
@@ -96,7 +96,7 @@ KERNEL flash(const X_T *qkv, const u32 *first, X_T *o, float *lse, u32 t, double
     X_T *keys = queries + ROWS * PITCH, *values = keys + ACROSS * PITCH;
     u32 head = blockIdx.x % HEADS, from = (gridDim.x / HEADS - 1 - blockIdx.x / HEADS) * ROWS;
     const X_T *k = qkv + KEYS_AT + head / GROUP * DIM, *v = qkv + VALUES_AT + head / GROUP * DIM;
-    Scoring score = scoring(scale, cap, slope + head, slopes);
+    BinaryScoring score = binary_scoring(scale, cap, slope + head, slopes);
 
     u32 mine = from + warp() * OF_WARP, last = mine + OF_WARP - 1;
     u32 sees_from = first[min_of(mine, t - 1)], all_see_from = first[min_of(last, t - 1)];
@@ -175,7 +175,7 @@ KERNEL flash_keys(const X_T *qkv, const u32 *seen_to, const float *lse, const X_
     // Queries of all heads of the group, from the first that sees one of the keys to the last.
     u32 begin = from / ACROSS * ACROSS, end = seen_to[min_of(from + ROWS, t) - 1] + 1;
     u32 head = kv * GROUP, query = begin, next_head = head, next = begin;
-    Scoring score = scoring(scale, cap, slope + head, slopes);
+    BinaryScoring score = binary_scoring(scale, cap, slope + head, slopes);
     Sums dk, dv;
     clear(dk);
     clear(dv);
@@ -233,7 +233,7 @@ KERNEL flash_keys(const X_T *qkv, const u32 *seen_to, const float *lse, const X_
         query += ACROSS;
         if (query >= end) {
             query = begin, head++;
-            if (ALIBI) score = scoring(scale, cap, slope + head, slopes);
+            if (ALIBI) score = binary_scoring(scale, cap, slope + head, slopes);
         }
     }
     for (u32 m = 0; m < MT; m++) {
@@ -255,7 +255,7 @@ KERNEL flash_queries(const X_T *qkv, const u32 *first, const float *lse, const X
     X_T *gradients = queries + ROWS * PITCH, *moving = gradients + ROWS * PITCH;
     u32 head = blockIdx.x % HEADS, from = (gridDim.x / HEADS - 1 - blockIdx.x / HEADS) * ROWS;
     const X_T *k = qkv + KEYS_AT + head / GROUP * DIM, *v = qkv + VALUES_AT + head / GROUP * DIM;
-    Scoring score = scoring(scale, cap, slope + head, slopes);
+    BinaryScoring score = binary_scoring(scale, cap, slope + head, slopes);
 
     u32 mine = from + warp() * OF_WARP, last = mine + OF_WARP - 1;
     u32 sees_from = first[min_of(mine, t - 1)], all_see_from = first[min_of(last, t - 1)];

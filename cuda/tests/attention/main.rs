@@ -197,3 +197,40 @@ fn without_tensor_cores() {
         }
     }
 }
+
+impl Both {
+    /// Rows of which `n` are tokens from `start` on, over a cache of 700.
+    fn check_cached(&mut self, t: usize, [start, n]: [u32; 2], heads: Heads, scores: Scores) {
+        let (x, cache) = (draw(1, t * heads.qkv()), draw(2, 2 * 700 * heads.kv * heads.dim));
+        let [x, cache, table] = [x, cache, rope_table(50, heads.dim)].map(|x| self.rounded(&x));
+        let case = Case { pairs: Some(Pairs::Half), ..case(&[start, n], heads) };
+        let run = |dev: &mut Device| {
+            let [qkv, cache, o] = [&x, &cache, &vec![f64::NAN; t * heads.out()]].map(|x| dev.float(x));
+            let (span, rotation) = inputs(dev, &case, t, &table);
+            dev.run(Op::AttentionCached { qkv, span, rotation, cache, o, heads, scores }, [qkv, cache, o])
+        };
+        let (want, got) = (run(&mut self.cpu), run(&mut self.card));
+        self.compare(&Case { scores, ..case }, ["qkv", "cache", "o"], &got, &want);
+    }
+}
+
+/// One token, some with padding, more than are decoded together, and none at all.
+#[test]
+fn over_a_cache() {
+    for float in [DType::F64, DType::F32, DType::BF16] {
+        let mut both = Both::new(float);
+        for heads in [heads(8, 2, 64), heads(2, 1, 128), heads(4, 4, 16), heads(3, 1, 6)] {
+            for span in [[0, 1], [0, 0], [1, 1], [255, 1], [256, 1], [600, 1]] {
+                both.check_cached(1, span, heads, plain(heads));
+            }
+            both.check_cached(2, [500, 2], heads, plain(heads));
+            both.check_cached(2, [511, 1], heads, plain(heads));
+            both.check_cached(20, [400, 17], heads, plain(heads));
+        }
+        let heads = heads(8, 2, 64);
+        for scores in all_scores(heads) {
+            both.check_cached(2, [600, 2], heads, scores);
+            both.check_cached(9, [300, 8], heads, scores);
+        }
+    }
+}
