@@ -3,7 +3,7 @@
 //!
 //! Which keys a query sees is found once for each token; a tile that lies across segments is like any other.
 use super::rope::rotate;
-use super::{ATTENTION, ATTENTION_ROWS, flash};
+use super::{ATTENTION, ATTENTION_ROWS, decode, flash};
 use crate::work::{Launching, Lowering, Place, vector};
 use backend::{DType, Heads, Rotation, Scores, View};
 
@@ -113,7 +113,10 @@ pub fn cached(
         .grid((t * 2 * width / vec).div_ceil(256))
         .block(256)
         .with([qkv.into(), span.into(), k.into(), v.into()]);
-    general(l, [qkv, k, v], [heads.qkv(), width], spans, o, None, heads, scores);
+    match decode::cut(l.card, [qkv, k, v], heads) {
+        Some(cut) => decode::attend(l, cut, [qkv, k, v], spans, o, heads, scores),
+        None => general(l, [qkv, k, v], [heads.qkv(), width], spans, o, None, heads, scores),
+    }
 }
 
 /// Queries, and keys and values wherever they are, in rows of so many numbers.

@@ -7,6 +7,7 @@ pub mod attention;
 pub mod bias;
 pub mod collectives;
 pub mod cross_entropy;
+pub mod decode;
 pub mod elementwise;
 pub mod embedding;
 pub mod flash;
@@ -46,6 +47,7 @@ sources! { SOURCES:
     BIAS = "bias.cu",
     COLLECTIVES = "collectives.cu",
     CROSS_ENTROPY = "cross_entropy.cu",
+    DECODE = "decode.cu",
     ELEMENTWISE = "elementwise.cu",
     EMBEDDING = "embedding.cu",
     EMBEDDING_BACKWARD = "embedding_backward.cu",
