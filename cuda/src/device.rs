@@ -2,6 +2,7 @@
 //!
 //! `run` lowers an operation and issues it; the host goes on. The ledger of the arena is kept on this side, in queue order,
 //! as behind [`backend::Queued`]: a missing wait is refused before any byte is raced for.
+use crate::attentions::Attentions;
 use crate::compute::Compute;
 use crate::driver::Memory;
 use crate::lower;
@@ -20,6 +21,8 @@ pub struct Cuda {
     touched: Touched,
     compute: Arc<Compute>,
     staging: Staging,
+    /// Where cuDNN is used.
+    attentions: Option<Attentions>,
 }
 
 impl Cuda {
@@ -34,7 +37,8 @@ impl Cuda {
         let memory: [Arc<Memory>; REGIONS.len()] = memory.try_into().unwrap_or_else(|_| unreachable!("one a region"));
         let keeper = |m: &Arc<Memory>| -> Arc<dyn Send + Sync> { m.clone() };
         let ledger = Arena::of_card(memory.each_ref().map(|m| (m.address, m.bytes, keeper(m))));
-        let device = Cuda {
+        let mut device = Cuda {
+            attentions: None,
             site: site.clone(),
             scratch: Memory::new(card, needs.scratch)?,
             memory,
@@ -43,6 +47,9 @@ impl Cuda {
             compute: Arc::new(Compute::new(card)?),
             staging: Staging::new(card)?,
         };
+        if site.facts.cudnn.is_some() {
+            device.attentions = Some(Attentions::new(&device.compute.stream, site.cache.as_deref())?);
+        }
         device.tune(needs);
         Ok(device)
     }
@@ -82,7 +89,7 @@ impl Backend for Cuda {
     fn run(&mut self, op: Op) {
         let (reads, writes) = op.views();
         self.ledger.check(&reads, &writes);
-        let lowered = lower(op, self.site.card.facts);
+        let lowered = lower(op, self.site.facts);
         let (need, have) = (lowered.scratch, self.scratch.bytes);
         assert!(need <= have, "{op:?} needs {need} bytes of scratch, and the survey said {have}");
         let (address, stream) = (places(&self.memory, &self.scratch), &self.compute.stream);
@@ -90,6 +97,7 @@ impl Backend for Cuda {
             match work {
                 Work::Launch(launch) => self.site.kernels.launch(launch, &address, stream),
                 Work::Product(product) => self.site.products.run(product, &address, stream),
+                Work::Attend(attend) => self.attentions.as_mut().expect("the card has cuDNN").run(attend, &address),
                 Work::Copy { from, to } => {
                     let [from_at, to_at] = [*from, *to].map(|view| address(Place::Of(view)));
                     stream.copy(from_at, to_at, from.bytes());

@@ -5,6 +5,7 @@ pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod bias;
+pub mod by_cudnn;
 pub mod collectives;
 pub mod cross_entropy;
 pub mod decode;
@@ -47,6 +48,7 @@ sources! { SOURCES:
     BIAS = "bias.cu",
     COLLECTIVES = "collectives.cu",
     CROSS_ENTROPY = "cross_entropy.cu",
+    CUDNN = "cudnn.cu",
     DECODE = "decode.cu",
     ELEMENTWISE = "elementwise.cu",
     EMBEDDING = "embedding.cu",
