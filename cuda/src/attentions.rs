@@ -6,6 +6,12 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+/// Who does an [`Attend`]: cuDNN, or in tests what stands in for it.
+pub trait Attends: Send {
+    /// On the rank's stream; `address` says where places are.
+    fn run(&mut self, attend: &Attend, address: &dyn Fn(Place) -> u64);
+}
+
 pub struct Attentions {
     // Plans go before the handle that they were made with.
     plans: HashMap<(Pass, Shape), Plan>,
@@ -66,9 +72,10 @@ impl Attentions {
         }
         Ok(plan)
     }
+}
 
-    /// `address` says where places are.
-    pub fn run(&mut self, attend: &Attend, address: &dyn Fn(Place) -> u64) {
+impl Attends for Attentions {
+    fn run(&mut self, attend: &Attend, address: &dyn Fn(Place) -> u64) {
         let Attend { pass, shape, inputs, gradients, offsets, .. } = *attend;
         let ([q, k, v], [dq, dk, dv]) = (inputs.map(address), gradients.map(address));
         let [offsets_qkv, offsets_out, offsets_kv, offsets_lse] = offsets.map(address);

@@ -75,6 +75,12 @@ impl Card {
         must("using a card on a thread", unsafe { result::ctx::set_current(self.context) });
     }
 
+    /// Blocks until everything that was issued on any stream is done.
+    pub fn synchronize(&self) {
+        self.bind();
+        must("waiting for the card", result::ctx::synchronize());
+    }
+
     /// Bytes that nobody has.
     pub fn free(&self) -> usize {
         self.bind();

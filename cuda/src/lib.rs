@@ -22,6 +22,7 @@ mod survey;
 mod ways;
 pub mod work;
 
+pub use attentions::Attends;
 pub use compile::Compiler;
 pub use compute::Compute;
 pub use device::Cuda;
