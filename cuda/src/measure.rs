@@ -32,7 +32,11 @@ impl Replay {
             copies.number = 1;
         }
         let mut needs = Needs::default();
-        needs.note(copies.op(0), site.card.facts);
+        needs.note(copies.op(0), site.facts);
+        let site = &site.attends(&needs).map_or_else(|why| site.without_cudnn(&why), |()| site.clone());
+        if site.facts.cudnn.is_none() {
+            needs.note(copies.op(0), site.facts);
+        }
         let mut dev = Cuda::new(site, copies.sizes(), &needs)?;
         for copy in 0..copies.number {
             copies.views().into_iter().for_each(|view| put(&mut dev, view, copies.place(copy, view)));

@@ -48,8 +48,15 @@ macro_rules! models {
 models!(llama_mha, llama_gqa_tied, internlm, internlm2_gqa, internlm2_mqa, mistral, qwen2, qwen3, baichuan2);
 models!(baichuan_alibi, gemma, gemma2, layernorm_gelu, many_variants);
 
+/// Where the models are; INTERNEVO_TEST_GOLDENS says it to a binary that was carried to another machine.
+#[allow(clippy::disallowed_methods, reason = "nobody else tells a test where its files are")]
+fn goldens() -> PathBuf {
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../internevo/tests/goldens");
+    std::env::var_os("INTERNEVO_TEST_GOLDENS").map_or_else(here, PathBuf::from)
+}
+
 fn check(name: &str) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../internevo/tests/goldens").join(name);
+    let dir = goldens().join(name);
     let whole = Run { mesh: Mesh::SOLO, dtype: DType::F64, recompute: Recompute::NONE, pairs: None };
     run(&dir, Run { dtype: DType::F32, ..whole }, &F32);
     run(&dir, whole, &F64);

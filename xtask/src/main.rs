@@ -3,6 +3,7 @@ mod code;
 mod families;
 mod fine_tune;
 mod goldens;
+mod gpu_check;
 mod mpi;
 mod mutants;
 mod python;
@@ -51,6 +52,7 @@ enum Job {
     FineTune(fine_tune::Args),
     Schedules(schedules::Args),
     TorchStep(torch_step::Args),
+    GpuCheck(gpu_check::Args),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Job::FineTune(args) => fine_tune::main(&root, args),
         Job::Schedules(args) => schedules::main(&root, args),
         Job::TorchStep(args) => torch_step::main(&root, args),
+        Job::GpuCheck(args) => gpu_check::main(&root, args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,13 +14,18 @@ pub fn site() -> &'static Site {
     static SITE: OnceLock<Site> = OnceLock::new();
     SITE.get_or_init(|| {
         let mut search = Search::new(&|name| std::env::var(name).ok());
-        let mut cache = None;
-        if std::env::var("INTERNEVO_TEST_CARD").is_err() {
+        let mut cache = std::env::var_os("INTERNEVO_CACHE").map(|cache| PathBuf::from(cache).join("kernels"));
+        let card = std::env::var("INTERNEVO_TEST_CARD").unwrap_or_else(|_| "emulator".into());
+        if card == "emulator" {
             search.given = vec![emulator::build().unwrap_or_else(|e| panic!("{e}"))];
             cache = Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("kernels"));
         }
-        let site = Site::open(&search, 0, cache, F32Products::Full, false).unwrap_or_else(|e| panic!("{e}"));
-        println!("on {}", site.card.name);
+        let site = Site::open(&search, card.parse().unwrap_or(0), cache, F32Products::Full, false);
+        let site = site.unwrap_or_else(|e| panic!("{e}"));
+        // Where cuDNN is, our own kernels are tested by saying so.
+        let ours = std::env::var("INTERNEVO_TEST_ATTENTION").is_ok_and(|who| who == "ours");
+        let site = if ours { site.without_cudnn("asked for") } else { site };
+        println!("on {}, attention by {}", site.card.name, site.attention);
         site
     })
 }

@@ -27,7 +27,7 @@ pub fn card() -> Option<&'static Site> {
     let open = || {
         let which = std::env::var("INTERNEVO_TEST_CARD").ok()?;
         let mut search = Search::new(&|name| std::env::var(name).ok());
-        let mut cache = None;
+        let mut cache = std::env::var_os("INTERNEVO_CACHE").map(|cache| PathBuf::from(cache).join("kernels"));
         if which == "emulator" {
             search.given = vec![emulator::build().unwrap_or_else(|e| panic!("{e}"))];
             cache = Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("kernels"));

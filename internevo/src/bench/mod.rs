@@ -1,7 +1,11 @@
 //! `internevo bench`: how fast this machine does it, and where the time goes.
 mod decode;
+mod limits;
+mod ops;
+mod shape;
 mod step;
 mod timed;
+mod traffic;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -19,12 +23,14 @@ pub struct Args {
 #[derive(Subcommand)]
 enum What {
     Step(step::Args),
+    Ops(ops::Args),
     Decode(decode::Args),
 }
 
 pub fn main(args: &Args) -> Result<()> {
     match &args.what {
         What::Step(args) => step::main(args),
+        What::Ops(args) => ops::main(args),
         What::Decode(args) => decode::main(args),
     }
 }

@@ -2,25 +2,23 @@
 //!
 //! Steps, steps with every operation timed, and the products of a step alone, one after the other with nothing between
 //! them, take turns: all three see the same machine.
+use super::shape::{Preset, Shape};
 use super::timed::{Log, Spent, Timed};
+use super::traffic::traffic;
 use super::{median, peak_memory};
-use crate::config::{Precision, RunConfig, listed};
+use crate::config::{Precision, RunConfig};
 use crate::device::{Device, DeviceArg, Numerics, On};
 use crate::job::{self, human};
 use crate::prepare;
 use crate::show;
-use anyhow::{Result, bail};
-use backend::{Cpu, Heads, Meta, Op, Sizes, View};
-use clap::ValueEnum;
+use anyhow::Result;
+use backend::{Cpu, Meta, Op, Sizes};
 use cuda::F32Products;
 use exec::{Hyper, Lanes, Rank, State, StepConfig, World};
-use model::{Decoder, Inputs, Phase};
-use plan::{Mesh, PipelineSchedule, Plan, RankId, Recompute, StepShape};
-use schedule::RankPrograms;
+use plan::Recompute;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Time a training step on random tokens, and its parts.
@@ -46,6 +44,9 @@ pub struct Args {
     /// Numbers of parameters and activations: f32, tf32, bf16, f16 or f64; by default f32, or as the run file says
     #[arg(long)]
     precision: Option<Precision>,
+    /// So many layers, where a card has no memory for all; everything that is told is of the smaller model
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    layers: Option<u32>,
     /// Make all activations again in the backward
     #[arg(long)]
     recompute: bool,
@@ -55,58 +56,6 @@ pub struct Args {
     /// One JSON object
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Preset {
-    /// 10.5 M parameters: hidden 256, 8 layers, 4 sequences of 512
-    #[value(name = "15m")]
-    M15,
-    /// 124.7 M parameters: hidden 768, 12 layers, 2 sequences of 1024
-    #[value(name = "125m")]
-    M125,
-    /// InternLM2 1.8B: hidden 2048, 24 layers, 1 sequence of 4096
-    #[value(name = "1.8b")]
-    B1,
-    /// LLaMA-2 7B: hidden 4096, 32 layers, 1 sequence of 4096
-    #[value(name = "7b")]
-    B7,
-}
-
-impl Preset {
-    fn shape(self) -> Shape {
-        let heads = |n, kv, dim| Heads { n, kv, dim };
-        let (model, seq_len, sequences) = match self {
-            Preset::M15 => (Decoder::llama(8192, 256, 8, heads(8, 4, 32), 768), 512, 4),
-            Preset::M125 => (Decoder::llama(32000, 768, 12, heads(12, 4, 64), 2048), 1024, 2),
-            Preset::B1 => (Decoder::llama(92544, 2048, 24, heads(16, 8, 128), 8192), 4096, 1),
-            Preset::B7 => (Decoder::llama(32000, 4096, 32, heads(32, 32, 128), 11008), 4096, 1),
-        };
-        Shape {
-            model,
-            seq_len,
-            sequences,
-            step: StepConfig::default(),
-            precision: Precision::F32,
-            recompute: Recompute::NONE,
-        }
-    }
-}
-
-/// One micro-batch a step, on one rank.
-struct Shape {
-    model: Decoder,
-    seq_len: usize,
-    sequences: usize,
-    step: StepConfig,
-    precision: Precision,
-    recompute: Recompute,
-}
-
-impl Shape {
-    fn tokens(&self) -> usize {
-        self.seq_len * self.sequences
-    }
 }
 
 /// Rounds of arithmetic alone: some 20 milliseconds.
@@ -127,6 +76,7 @@ pub fn main(args: &Args) -> Result<()> {
         (None, None) => unreachable!("clap asks for one of the two"),
     };
     shape.precision = args.precision.unwrap_or(shape.precision);
+    shape.model.layers = args.layers.map_or(shape.model.layers, |layers| layers as usize);
     if args.recompute {
         shape.recompute = Recompute::Layers(1.0);
     }
@@ -148,15 +98,7 @@ struct Bench {
 
 impl Bench {
     fn new(shape: &Shape, threads: usize, on: &On) -> Result<Bench> {
-        let problems = shape.model.problems();
-        if !problems.is_empty() {
-            bail!("{}", listed(&problems));
-        }
-        let mut plan = Plan::new(shape.model.clone(), Mesh::SOLO, shape.precision.dtype(), shape.seq_len, 0);
-        plan.recompute = shape.recompute;
-        let plan = Arc::new(plan);
-        let of_step = StepShape { phase: Phase::Train, t: shape.tokens(), micros: 1 };
-        let programs = RankPrograms::new(&plan, RankId(0), &[of_step], PipelineSchedule::OneFOneB);
+        let (plan, programs) = shape.programs()?;
         job::check_memory(on, None, (&plan, &shape.step), std::slice::from_ref(&programs), 1, |_, _| {
             "try a smaller micro-batch".into()
         })?;
@@ -177,7 +119,7 @@ impl Bench {
             prepare::initial(&spec, 0, 0, &mut values);
             rank.set(State::Param, &spec, 0, &values);
         }
-        Ok(Bench { rank, log, slab: random_slab(shape), step: 0 })
+        Ok(Bench { rank, log, slab: shape.random_slab(), step: 0 })
     }
 
     fn step(&mut self) -> Result<Duration> {
@@ -215,16 +157,6 @@ fn product(op: &Op) -> Option<Op> {
     }
 }
 
-/// As many tokens as labels, drawn from the whole vocabulary.
-fn random_slab(shape: &Shape) -> Vec<u32> {
-    let (t, seq_len) = (shape.tokens(), shape.seq_len);
-    let token = |i: usize| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32 % shape.model.vocab as u32;
-    let tokens: Vec<u32> = (0..=t).map(token).collect();
-    let positions: Vec<u32> = (0..t).map(|i| (i % seq_len) as u32).collect();
-    let cu_seqlens: Vec<u32> = (0..=shape.sequences).map(|i| (i * seq_len) as u32).collect();
-    Inputs::packed(&tokens[..t], &positions, &tokens[1..], &cu_seqlens, &vec![0; t])
-}
-
 /// What one kind of operation cost in each timed step.
 #[derive(Default)]
 struct Kind {
@@ -242,9 +174,8 @@ fn by_kind(steps: &[Vec<Spent>]) -> Vec<(&'static str, Kind)> {
             kind.times.resize(i + 1, Duration::ZERO);
             kind.times[i] += *time;
             if i == 0 {
-                let (reads, writes) = op.views();
                 kind.calls += 1;
-                kind.bytes += reads.iter().chain(&writes).map(View::bytes).sum::<usize>();
+                kind.bytes += traffic(op);
                 kind.flops += op.flops();
             }
         }

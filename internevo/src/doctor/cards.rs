@@ -15,7 +15,7 @@ pub struct Sizes {
     copy: usize,
     send: usize,
     /// Rows and columns of the factors of a product.
-    product: usize,
+    pub product: usize,
     /// Large enough to be compared.
     telling: bool,
 }
@@ -23,6 +23,11 @@ pub struct Sizes {
 impl Sizes {
     pub const FULL: Sizes = Sizes { copy: 2 << 30, send: 256 << 20, product: 8192, telling: true };
     pub const QUICK: Sizes = Sizes { copy: 8 << 20, send: 4 << 20, product: 512, telling: false };
+
+    /// What others have taken is not there.
+    pub fn copy_on(self, site: &Site) -> usize {
+        self.copy.min(site.card.free() / 8).next_multiple_of(1 << 20)
+    }
 }
 
 #[derive(Clone, Serialize)]
@@ -114,9 +119,7 @@ fn report(ordinal: usize, asked: Device, sizes: Sizes, nvml: Option<&Nvml>) -> R
 
 /// With the state in which the card drew the most power.
 fn measured(site: &Site, sizes: Sizes, state: &dyn Fn() -> Option<State>) -> Result<(Measured, Option<State>), String> {
-    // What others have taken is not there.
-    let copy = sizes.copy.min(site.card.free() / 8).next_multiple_of(1 << 20);
-    let copy_bytes_per_s = measure::copy(site, copy)?;
+    let copy_bytes_per_s = measure::copy(site, sizes.copy_on(site))?;
     let (product_flops, at_work) = std::thread::scope(|scope| {
         let product = scope.spawn(|| measure::product(site, DType::BF16, sizes.product));
         let mut at_work = None;

@@ -76,25 +76,27 @@ fn memory() -> Option<Memory> {
     Some(Memory { total_bytes: bytes("MemTotal:")?, free_bytes: bytes("MemAvailable:")? })
 }
 
-fn mpi() -> Found {
-    let name = "MPI";
-    match comm::mpi_version(mpi_library()) {
-        Ok((path, version)) => Found { name, version, path: path.display().to_string(), missing: None },
-        Err(why) => {
-            Found { name, version: String::new(), path: String::new(), missing: Some(format!("{why}; optional")) }
+impl Found {
+    /// Version and path, or what to do about it.
+    pub fn new(name: &'static str, found: Result<(String, String), String>) -> Found {
+        match found {
+            Ok((version, path)) => Found { name, version, path, missing: None },
+            Err(missing) => Found { name, version: String::new(), path: String::new(), missing: Some(missing) },
         }
     }
 }
 
+fn mpi() -> Found {
+    let found = comm::mpi_version(mpi_library()).map(|(path, version)| (version, path.display().to_string()));
+    let words = |why: comm::MpiError| format!("{why}; only a launcher's processes need it");
+    Found::new("MPI", found.map_err(words))
+}
+
 fn libraries() -> Vec<Found> {
     let search = search();
-    let look = |lib: cuda::Lib| match search.load(lib) {
-        Ok(found) => {
-            Found { name: lib.name(), version: found.version, path: found.path.display().to_string(), missing: None }
-        }
-        Err(missing) => {
-            Found { name: lib.name(), version: String::new(), path: String::new(), missing: Some(missing.to_string()) }
-        }
+    let look = |lib: cuda::Lib| {
+        let found = search.load(lib).map(|found| (found.version, found.path.display().to_string()));
+        Found::new(lib.name(), found.map_err(|missing| missing.to_string()))
     };
     LIBS.into_iter().map(look).collect()
 }

@@ -5,7 +5,8 @@ mod machine;
 use crate::device::{Device, DeviceArg};
 use crate::job::human;
 use anyhow::{Result, bail};
-use cards::{CardReport, Sizes};
+use cards::CardReport;
+pub use cards::Sizes;
 use cuda::Nvml;
 use machine::{Found, Machine};
 use serde::Serialize;
@@ -32,7 +33,7 @@ struct Report {
     version: &'static str,
     #[serde(flatten)]
     machine: Machine,
-    nvml: Result<String, String>,
+    nvml: Found,
     cards: Vec<CardReport>,
 }
 
@@ -44,7 +45,7 @@ pub fn main(args: &Args) -> Result<()> {
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         machine: Machine::look(),
-        nvml: nvml.map(|nvml| format!("driver {}", nvml.driver)),
+        nvml: Found::new("NVML", nvml.map(|nvml| (format!("driver {}", nvml.driver), String::new()))),
         cards: cards.as_ref().map_or_else(|_| vec![], Vec::clone),
     };
     if args.json {
@@ -80,13 +81,13 @@ impl Report {
         if let Some(memory) = memory {
             row("memory", format!("{}, {} free", human(memory.total_bytes), human(memory.free_bytes)));
         }
-        for Found { name, version, path, missing } in [mpi].into_iter().chain(libraries) {
+        for Found { name, version, path, missing } in [mpi].into_iter().chain(libraries).chain([&self.nvml]) {
             match missing {
+                None if path.is_empty() => row(name, version),
                 None => row(name, format!("{version}, {path}")),
                 Some(missing) => row(name, format!("missing: {missing}")),
             }
         }
-        row("NVML", self.nvml.clone().unwrap_or_else(|why| why));
         row(
             "kernel cache",
             match &kernels.folder {
