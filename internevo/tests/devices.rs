@@ -1,6 +1,5 @@
 //! `internevo doctor` and `internevo bench ops`: on any machine, and on the emulated card.
 use serde_json::Value;
-use std::path::Path;
 use std::process::{Command, Output};
 
 fn internevo(command: &str) -> Command {
@@ -9,12 +8,12 @@ fn internevo(command: &str) -> Command {
     out
 }
 
-/// Where the emulated card can be built, with compiled kernels in `cache`.
-fn emulated(command: &str, cache: &Path) -> Option<Command> {
+/// Where the emulated card can be built. Compiled kernels are kept.
+fn emulated(command: &str) -> Option<Command> {
     match emulator::build() {
         Ok(home) => {
             let mut out = internevo(command);
-            out.env("INTERNEVO_CUDA_LIBRARIES", home).env("INTERNEVO_CACHE", cache);
+            out.env("INTERNEVO_CUDA_LIBRARIES", home).env("INTERNEVO_CACHE", env!("CARGO_TARGET_TMPDIR"));
             Some(out)
         }
         Err(why) => {
@@ -62,15 +61,14 @@ fn a_card_that_is_not_there_is_an_error_below_the_table() {
 
 #[test]
 fn a_card_is_measured() {
-    let cache = tempfile::tempdir().unwrap();
-    let Some(mut command) = emulated("doctor --quick --json --device cuda:0", cache.path()) else { return };
+    let Some(mut command) = emulated("doctor --quick --json --device cuda:0") else { return };
     let report = json(&mut command);
     let card = &report["cards"][0];
     assert_eq!(card["arch"], 90, "{card}");
     for what in ["copy_bytes_per_s", "product_flops", "upload_bytes_per_s", "launch_s"] {
         assert!(card["measured"][what].as_f64().unwrap() > 0.0, "{what}: {card}");
     }
-    let text = output(&mut emulated("doctor --quick", cache.path()).unwrap()).0;
+    let text = output(&mut emulated("doctor --quick").unwrap()).0;
     assert!(text.contains("card 0") && text.contains("TFLOP/s"), "{text}");
 }
 
@@ -99,8 +97,7 @@ fn operations_of_a_layer_on_the_cpu() {
 
 #[test]
 fn operations_of_a_layer_on_a_card() {
-    let cache = tempfile::tempdir().unwrap();
     let command = "bench ops --preset 15m --seq-len 16 --precision bf16 --quick --json --device cuda:0";
-    let Some(mut command) = emulated(command, cache.path()) else { return };
+    let Some(mut command) = emulated(command) else { return };
     check(&json(&mut command));
 }
