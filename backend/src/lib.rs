@@ -43,6 +43,9 @@ pub trait Backend: Send {
     /// Device to host: the only way for the host to see tensor memory. Waits for the queue.
     fn download(&mut self, src: View, dst: &mut [u8]);
 
+    /// Returns when everything that was run has happened.
+    fn synchronize(&mut self) {}
+
     /// A mark behind everything that was run so far.
     fn mark(&mut self) -> Mark;
     /// Gives the right to touch `view` to a communicator, until [`Backend::settle`].

@@ -52,6 +52,9 @@ impl Backend for Queued {
         self.queue.wait(self.queue.mark());
         self.device.lock().unwrap().download(src, dst);
     }
+    fn synchronize(&mut self) {
+        self.queue.wait(self.queue.mark());
+    }
     fn mark(&mut self) -> Mark {
         self.queue.mark()
     }

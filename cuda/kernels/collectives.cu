@@ -1,7 +1,7 @@
 // Sums over ranks that are threads on one card: their tensors are addresses.
 //
-// The order is that of a balanced binary tree over the members in group-rank order, see `comm/src/tree.rs`: the left side is the
-// largest power of two that is smaller than the number of terms. The sum is in REAL and rounded once.
+// The order is that of a balanced binary tree over the members in group-rank order, see `comm/src/tree.rs`: the left side is
+// the largest power of two that is smaller than the number of terms. The sum is in REAL and rounded once.
 //
 // Types: X_T of the terms; packs of VEC; TERMS and RESULTS, how many addresses there are of each.
 #include "prelude.cuh"

@@ -4,7 +4,7 @@
 //   dz   =  (softmax(z) - (1 - eps) onehot(label) - eps / V) scale / count, times 1 - (z / cap)^2 where logits are capped
 //
 // What a row adds to the stats goes to rows (T, 4) f64 = loss, nll, labels, labels that are the largest logit; `stats.cu`
-// adds them up. Nothing in a row without a label, not even a NaN, gets out. A label that is none of the V makes the loss NaN.
+// adds them up. Nothing in a row without a label, not even a NaN, gets out. A label beyond the last makes the loss a NaN.
 #include "logits.cuh"
 
 DEVICE real_t logit_of(const X_T *z, u32 label, u32 v, real_t cap) {

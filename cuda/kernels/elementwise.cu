@@ -23,12 +23,11 @@ KERNEL __launch_bounds__(256) fill(Y_T *y, u64 n, double value) {
 ENTRY(fill)
 
 // y = cap tanh(y / cap)
-KERNEL __launch_bounds__(256) soft_cap(Y_T *y, u64 n, double cap) {
-    real_t most = (real_t)cap, per_cap = (real_t)(1 / cap);
+KERNEL __launch_bounds__(256) soft_cap(Y_T *y, u64 n, double cap, double per_cap) {
     Pack<Y_T, VEC> z[PACKS];
     each_pack(n, [&](int p, u64 at) { z[p] = load<VEC>(y + at); });
     each_pack(n, [&](int p, u64 at) {
-        for (int j = 0; j < VEC; j++) narrow(z[p].of[j], most * tanh_of(real(z[p].of[j]) * per_cap));
+        for (int j = 0; j < VEC; j++) narrow(z[p].of[j], (real_t)cap * tanh_of(real(z[p].of[j]) * (real_t)per_cap));
         store(y + at, z[p]);
     });
 }

@@ -25,7 +25,8 @@ KERNEL sum_stretches(const double *x, double *sums, u64 n) {
 }
 ENTRY(sum_stretches)
 
-// sums (n), count (1), scale (3) = [S, ..] -> norm (3) = [|g| / S, factor that clips and undoes S, 1 to step or 0]. One block.
+// sums (n), count (1), scale (3) = [S, ..] -> norm (3) = [|g| / S, factor that clips and undoes S, 1 to step or 0]. One
+// block.
 KERNEL grad_norm(const double *sums, const double *count, const double *scale, double *norm, u64 n, double max_norm) {
     double sum = sum_of_stretch(sums, n);
     if (threadIdx.x > 0) return;

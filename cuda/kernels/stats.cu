@@ -22,7 +22,7 @@ ENTRY(count_labels)
 
 // rows (T, 4) = loss, nll, labels, hits of each row, zeros without a label; types (T) -> stats (1 + 3 K) = or += the loss of
 // all, then the other three of each type. One block, a thread for each number, which adds in the order of the rows: in how
-// many calls the rows come does not change a bit.
+// many calls the rows come does not change a bit. A label of a type that is none of the K makes the loss a NaN.
 KERNEL add_up(const double *rows, const u32 *types, double *stats, u32 t, u32 numbers, u32 acc) {
     const u32 tile = DEEP * THREADS / 4;
     __shared__ double row[tile][4];
@@ -46,7 +46,11 @@ KERNEL add_up(const double *rows, const u32 *types, double *stats, u32 t, u32 nu
         if (number >= numbers) continue;
         // To add -0 changes nothing, so a sum is all that the next one waits for.
 #pragma unroll 8
-        for (u32 i = 0; i < n; i++) sum += number == 0 || kinds[i] == kind ? row[i][column] : -0.0;
+        for (u32 i = 0; i < n; i++) {
+            bool counts = number == 0 ? kinds[i] < (numbers - 1) / 3 || row[i][2] == 0 : kinds[i] == kind;
+            double otherwise = number == 0 ? (double)bits_to_float(0x7fc00000u) : -0.0;
+            sum += counts ? row[i][column] : otherwise;
+        }
     }
     if (number < numbers) stats[number] = sum;
 }

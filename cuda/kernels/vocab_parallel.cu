@@ -87,7 +87,7 @@ KERNEL logit_gradient(const u32 *labels, const double *count, const double *scal
     double per_label = *scale / *count;
     real_t cap = (real_t)cap_of, max = (real_t)room.max, by = (real_t)(per_label / room.total);
     real_t on_all = (real_t)(per_label * smoothing / vocab), on_label = (real_t)(per_label * (1 - smoothing));
-    auto gradient = [&](real_t capped, real_t on) { return (exp_quick(capped - max) * by - on) * slope_of_cap(capped, cap); };
+    auto gradient = [&](real_t z, real_t on) { return (exp_quick(z - max) * by - on) * slope_of_cap(z, cap); };
     bool mine = here < filled && threadIdx.x == here / VEC % blockDim.x;
     real_t picked = mine ? real(z[here]) : 0;
     u32 turn = blockDim.x * VEC;

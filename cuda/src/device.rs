@@ -115,6 +115,10 @@ impl Backend for Cuda {
         self.compute.stream.download(at, dst);
     }
 
+    fn synchronize(&mut self) {
+        self.compute.stream.synchronize();
+    }
+
     fn mark(&mut self) -> Mark {
         self.compute.mark()
     }

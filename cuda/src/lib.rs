@@ -5,18 +5,20 @@
 //! operation from its launch to its loops in `ops/rmsnorm.rs` and `kernels/rmsnorm.cu`.
 mod compile;
 mod compute;
+pub mod cudnn;
 mod device;
 mod driver;
 mod kernels;
 mod lane;
-
 mod libraries;
 mod lower;
 mod ops;
+mod peak;
 mod products;
 mod site;
 mod staging;
 mod survey;
+mod ways;
 pub mod work;
 
 pub use compile::Compiler;
@@ -25,9 +27,9 @@ pub use device::Cuda;
 pub use driver::{Card, Event, Stream};
 pub use kernels::Kernels;
 pub use lane::Lane;
-
 pub use libraries::{LIBS, Lib, Loaded as LoadedLibrary, Missing, Search};
 pub use lower::lower;
+pub use peak::nominal;
 pub use products::F32Products;
 pub use site::Site;
 pub use survey::{Needs, Survey};

@@ -3,6 +3,7 @@
 //! The library is column-major: a row-major (m, n) is its (n, m), so D = A B is asked for as Dᵀ = Bᵀ Aᵀ, with our second
 //! factor as its first.
 use crate::driver::{Event, Stream};
+use crate::ways::Ways;
 use crate::work::{Place, Product};
 use backend::DType;
 use cudarc::cublaslt::{result, sys};
@@ -67,6 +68,8 @@ pub struct Products {
     /// Bytes that a product may use beside its tensors.
     workspace: usize,
     ways: Mutex<HashMap<Kind, Way>>,
+    /// Found by timing. None: the library's first candidate is taken.
+    timed: Option<Mutex<Ways>>,
 }
 // SAFETY: the handle may be used by any thread, and the descriptors are not changed any more.
 unsafe impl Send for Products {}
@@ -80,9 +83,9 @@ const ROUNDS: usize = 3;
 
 impl Products {
     /// cuBLASLt is loaded.
-    pub fn new(f32: F32Products, workspace: usize) -> Result<Products, String> {
+    pub fn new(f32: F32Products, workspace: usize, timed: Option<Ways>) -> Result<Products, String> {
         let handle = result::create_handle().map_err(|e| format!("cuBLASLt: {e:?}"))?;
-        Ok(Products { handle, f32, workspace, ways: Mutex::default() })
+        Ok(Products { handle, f32, workspace, ways: Mutex::default(), timed: timed.map(Mutex::new) })
     }
 
     /// `address` says where places are. A kind that was not met before takes the library's first candidate.
@@ -107,11 +110,24 @@ impl Products {
             };
             (0..ROUNDS).map(time).fold(f64::INFINITY, f64::min)
         };
+        let Some(timed) = &self.timed else { return };
         // Ranks that share a card do not time at once.
         self.ways().entry(kind).or_insert_with(|| {
-            let timed = self.candidates(kind, CANDIDATES).into_iter().map(|way| (seconds(&way), way));
-            timed.min_by(|a, b| a.0.total_cmp(&b.0)).expect("the library has a way").1
+            let (mut timed, name) = (timed.lock().expect("nothing panics with the lock"), self.name(kind));
+            if let Some(data) = timed.get(&name) {
+                let algorithm = sys::cublasLtMatmulAlgo_t { data };
+                return Way { algorithm, ..self.candidates(kind, 1)[0] };
+            }
+            let candidates = self.candidates(kind, CANDIDATES).into_iter().map(|way| (seconds(&way), way));
+            let best = candidates.min_by(|a, b| a.0.total_cmp(&b.0)).expect("the library has a way").1;
+            timed.keep(name, best.algorithm.data);
+            best
         });
+    }
+
+    /// As the file of ways has it.
+    fn name(&self, kind: Kind) -> String {
+        format!("{kind:?} {:?} {}", self.f32, self.workspace)
     }
 
     fn ways(&self) -> MutexGuard<'_, HashMap<Kind, Way>> {

@@ -4,6 +4,7 @@ use crate::driver::Card;
 use crate::kernels::Kernels;
 use crate::libraries::{Lib, Search};
 use crate::products::{F32Products, Products};
+use crate::ways::Ways;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,8 +16,15 @@ pub struct Site {
 }
 
 impl Site {
-    /// `Err`: what is missing, and the way out. Compiled kernels are kept in `cache`.
-    pub fn open(search: &Search, ordinal: usize, cache: Option<PathBuf>, f32: F32Products) -> Result<Site, String> {
+    /// `Err`: what is missing, and the way out. Compiled kernels are kept in `cache`, with the ways of products that were found by
+    /// timing; `deterministic`: none are timed.
+    pub fn open(
+        search: &Search,
+        ordinal: usize,
+        cache: Option<PathBuf>,
+        f32: F32Products,
+        deterministic: bool,
+    ) -> Result<Site, String> {
         for lib in [Lib::Driver, Lib::Nvrtc, Lib::CublasLt] {
             search.load(lib).map_err(|missing| missing.to_string())?;
         }
@@ -28,8 +36,9 @@ impl Site {
                 card.name, card.facts.arch
             ));
         }
+        let timed = (!deterministic).then(|| Ways::of(&card.name, cache.as_deref()));
+        let products = Products::new(f32, card.facts.workspace(), timed)?;
         let kernels = Kernels::new(card.clone(), Compiler::new(card.facts.arch, cache));
-        let products = Products::new(f32, card.facts.workspace())?;
         Ok(Site { card, kernels: Arc::new(kernels), products: Arc::new(products) })
     }
 }

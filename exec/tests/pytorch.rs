@@ -1,6 +1,9 @@
 //! Whole trainings against PyTorch in f64 (`xtask/py/goldens.py` made the files): a model or more of every family, and
 //! what no family has, from a Hugging Face directory to the weights after ten steps, in f32 to the tolerances of the
 //! numerics contract and in f64 to rounding.
+#[path = "common/on.rs"]
+mod on;
+
 use backend::{DType, Pairs};
 use checkpoint::HfDir;
 use exec::{Hyper, Lanes, OptimizerConfig, State, StepConfig, World};
@@ -117,7 +120,7 @@ fn logits(dir: &Path) {
         [(Phase::Prefill, s), (Phase::Decode, 1)].map(|(phase, t)| StepShape { phase, t, micros: 1 });
     let plan = Plan::new(hf.decoder().clone(), Mesh::SOLO, DType::F32, s, 0);
     let programs = RankPrograms::new(&plan, plan::RankId(0), &[prefill, decode], PipelineSchedule::OneFOneB);
-    let mut rank = world(plan, StepConfig::default()).solo(programs);
+    let mut rank = on::solo(&world(plan, StepConfig::default()), programs);
     put_weights(&mut rank, &hf);
     let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
     let compare = |rank: &mut exec::Rank, program: usize, ids: &[u32], start: usize| {
@@ -172,7 +175,7 @@ fn run(dir: &Path, how: Run, tolerance: &Tolerance) {
         StepConfig { optimizer, max_norm, label_smoothing: label_smoothing.unwrap_or(0.0), ..Default::default() };
     let world = world(plan, step);
     let (lrs, losses, norms) = (list("lrs"), list("losses"), list("grad_norms"));
-    let ranks = world.launch(programs, |rank| {
+    let ranks = on::launch(&world, programs, |rank| {
         put_weights(rank, &hf);
         let id = rank.id;
         for step in 0..10 {

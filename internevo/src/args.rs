@@ -1,5 +1,6 @@
 //! What the commands that read a run file have in common.
 use crate::config::RunConfig;
+use crate::device::{DeviceArg, Numerics, On};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -13,6 +14,8 @@ pub struct RunFile {
     /// Ranks, as threads of this process (default: 1); processes are counted by whoever starts them
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub ranks: Option<u16>,
+    #[command(flatten)]
+    pub on: DeviceArg,
 }
 
 impl RunFile {
@@ -22,5 +25,12 @@ impl RunFile {
 
     pub fn load(&self) -> Result<RunConfig> {
         RunConfig::load(&self.config, &self.set)
+    }
+
+    /// Where the run computes.
+    pub fn open(&self, config: &RunConfig) -> Result<On> {
+        let numerics =
+            Numerics { f32: config.precision.params.products(), deterministic: config.precision.deterministic };
+        On::open(self.on.or(config.device)?, numerics)
     }
 }

@@ -6,6 +6,7 @@ mod text;
 pub use numerics::Precision;
 
 use crate::course::{Course, RampUp, parse_batches};
+use crate::device::Device;
 use crate::lr::LrScheduleConfig;
 use anyhow::{Result, anyhow, bail};
 use data::{DataConfig, TokenizerConfig};
@@ -62,13 +63,6 @@ fn default_seed() -> u64 {
 }
 fn default_output() -> PathBuf {
     "runs".into()
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    #[default]
-    Cpu,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,4 +1,5 @@
 //! `internevo eval`: the loss of a checkpoint on a text or on tokens.
+use crate::device::DeviceArg;
 use crate::solo::{self, Ranks};
 use crate::{job, report};
 use anyhow::{Context, Result, anyhow, bail};
@@ -30,6 +31,8 @@ pub struct Args {
     /// Ranks that share the model by tensor parallelism, as threads
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     ranks: u16,
+    #[command(flatten)]
+    on: DeviceArg,
     /// Compute threads of all ranks; by default one a core
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
@@ -62,7 +65,7 @@ pub fn main(args: &Args) -> Result<()> {
         bail!("--seq-len 0: must be at least 1");
     }
     let threads = args.threads.map_or_else(job::cores, usize::from);
-    let loss = evaluate(&dir, &ids, seq_len, Ranks { ranks: args.ranks.into(), threads })?;
+    let loss = evaluate(&dir, &ids, seq_len, Ranks { ranks: args.ranks.into(), threads, on: &args.on.open()? })?;
     let (mean, tokens) = (loss.mean(), loss.tokens as u64);
     if args.json {
         println!("{}", json!({ "loss": mean, "perplexity": mean.exp(), "tokens": tokens }));

@@ -1,4 +1,5 @@
 //! `internevo generate`: text from a checkpoint, through the planned prefill and decode programs.
+use crate::device::{DeviceArg, On};
 use crate::job;
 use crate::sampling::Sampling;
 use crate::solo::{self, Ranks};
@@ -45,6 +46,8 @@ pub struct Args {
     /// Ranks that share the model by tensor parallelism, as threads
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     ranks: u16,
+    #[command(flatten)]
+    on: DeviceArg,
     /// Compute threads of all ranks; by default one a core
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
@@ -84,7 +87,8 @@ pub fn main(args: &Args) -> Result<()> {
     }
 
     let eos = tokenizer.as_ref().filter(|_| !args.ignore_eos).map(|t| t.eos_id());
-    let ranks = Ranks { ranks: args.ranks.into(), threads: args.threads.map_or_else(job::cores, usize::from) };
+    let (on, threads) = (args.on.open()?, args.threads.map_or_else(job::cores, usize::from));
+    let ranks = Ranks { ranks: args.ranks.into(), threads, on: &on };
     let wanted = prompt.len().saturating_add(args.max_new_tokens);
     // Every rank has all logits and picks the same tokens; one of them tells.
     let out = Generator::run(&dir, wanted, ranks, |generator| {
@@ -228,7 +232,7 @@ impl Generator<'_> {
 }
 
 /// A few lines at the end of a training.
-pub fn show_sample(dir: &Path, prompt: &str, threads: usize) -> Result<()> {
+pub fn show_sample(dir: &Path, prompt: &str, threads: usize, on: &On) -> Result<()> {
     const NEW: usize = 96;
     let tokenizer = Tokenizer::load(dir)?;
     let ids = tokenizer.encode(prompt)?;
@@ -236,7 +240,7 @@ pub fn show_sample(dir: &Path, prompt: &str, threads: usize) -> Result<()> {
         return Ok(());
     }
     let sampling = Sampling { temperature: 0.7, top_k: 0, top_p: 0.9, seed: 0 };
-    let ranks = Ranks { ranks: 1, threads };
+    let ranks = Ranks { ranks: 1, threads, on };
     let out = Generator::run(&HfDir::open(dir)?, ids.len() + NEW, ranks, |generator| {
         generator.generate(&ids, NEW, &sampling, Some(tokenizer.eos_id()), &mut |_| Ok(()))
     })?;

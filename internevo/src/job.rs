@@ -1,6 +1,7 @@
 //! From a config and a decoder to a plan and its programs: everything that is known before anything runs.
 use crate::config::{RunConfig, listed};
 use crate::course::Course;
+use crate::device::On;
 use anyhow::{Context, Result, anyhow, bail};
 use backend::{REGIONS, Region};
 use exec::{Lanes, StepConfig, World};
@@ -127,20 +128,24 @@ impl Job {
         Ok(ranks)
     }
 
+    pub fn step_config(&self, config: &RunConfig) -> StepConfig {
+        let (initial_scale, loss_scale) = config.precision.scaling();
+        StepConfig {
+            optimizer: config.optimizer.clone(),
+            max_norm: config.train.clip_grad_norm,
+            label_smoothing: config.loss.label_smoothing,
+            initial_scale,
+            loss_scale,
+        }
+    }
+
     /// With `here` ranks on this machine; their clocks begin `after` that of rank 0.
     pub fn world(&self, config: &RunConfig, here: usize, after: Duration) -> World {
         let cores = config.threads.unwrap_or_else(cores);
-        let (initial_scale, loss_scale) = config.precision.scaling();
         let began = std::time::Instant::now();
         World {
             plan: self.plan.clone(),
-            step: StepConfig {
-                optimizer: config.optimizer.clone(),
-                max_norm: config.train.clip_grad_norm,
-                label_smoothing: config.loss.label_smoothing,
-                initial_scale,
-                loss_scale,
-            },
+            step: self.step_config(config),
             lanes: Lanes::Direct,
             threads: (cores / here).max(1),
             timeout: TIMEOUT,
@@ -159,8 +164,8 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
-/// Bytes by kind of one rank.
-pub fn memory_by_kind(programs: &RankPrograms) -> Vec<(&'static str, usize)> {
+/// Bytes by kind of one rank, with what its device needs beside the plan.
+pub fn memory_by_kind(programs: &RankPrograms, workspace: usize) -> Vec<(&'static str, usize)> {
     let sizes = programs.sizes();
     let kinds = REGIONS.map(|region| {
         let name = match region {
@@ -173,31 +178,43 @@ pub fn memory_by_kind(programs: &RankPrograms) -> Vec<(&'static str, usize)> {
         };
         (name, sizes[region as usize])
     });
-    kinds.into_iter().filter(|(_, bytes)| *bytes > 0).chain([("workspace", WORKSPACE)]).collect()
+    kinds.into_iter().filter(|(_, bytes)| *bytes > 0).chain([("workspace", workspace)]).collect()
 }
 
 pub fn total(kinds: &[(&'static str, usize)]) -> usize {
     kinds.iter().map(|(_, bytes)| bytes).sum()
 }
 
-/// Refuses, with the numbers, what would not fit into `memory.limit` or, without one, into this machine `here` times.
-/// `way_out` is told what there is.
+/// Refuses, with the numbers, what would not fit into `memory.limit` or, without one, into this machine or card `here` times.
+/// `way_out` is told what there is and what a rank needs beside the plan. Gives the bytes of the largest rank.
 pub fn check_memory(
+    on: &On,
     limit: Option<usize>,
+    (plan, step): (&Arc<Plan>, &StepConfig),
     ranks: &[RankPrograms],
     here: usize,
-    way_out: impl FnOnce(usize) -> String,
-) -> Result<()> {
-    let largest = ranks.iter().map(memory_by_kind).max_by_key(|kinds| total(kinds)).expect("a world has a rank");
+    way_out: impl FnOnce(usize, usize) -> String,
+) -> Result<usize> {
+    let workspace = |programs: &RankPrograms| match on {
+        On::Cpu => WORKSPACE,
+        On::Card(site) => exec::survey(plan, programs, step, site.card.facts).scratch,
+    };
+    let kinds = ranks.iter().map(|of| memory_by_kind(of, workspace(of)));
+    let largest = kinds.max_by_key(|kinds| total(kinds)).expect("a world has a rank");
     let need = total(&largest);
-    let (limit, source) = match (limit, available_memory()) {
+    let available = match on {
+        On::Cpu => available_memory().map(|free| (free, "this machine".to_string())),
+        On::Card(site) => Some((site.card.free(), format!("card {}", site.card.ordinal))),
+    };
+    let (limit, source) = match (limit, available) {
         (Some(limit), _) => (limit, "memory.limit".to_string()),
-        (None, Some(available)) => (available / here, format!("free memory of this machine over {here} ranks")),
-        (None, None) => return Ok(()),
+        (None, Some((free, of))) => (free / here, format!("free memory of {of} over {here} ranks")),
+        (None, None) => return Ok(need),
     };
     if need <= limit {
-        return Ok(());
+        return Ok(need);
     }
+    let (_, workspace) = *largest.last().expect("there is a workspace");
     let table: Vec<String> = largest.iter().map(|(kind, bytes)| format!("  {kind:12} {:>10}", human(*bytes))).collect();
     let (kind, most) = largest.iter().max_by_key(|(_, bytes)| *bytes).expect("there is memory of some kind");
     bail!(
@@ -207,7 +224,7 @@ pub fn check_memory(
         human(need - limit),
         human(*most),
         table.join("\n"),
-        way_out(limit)
+        way_out(limit, workspace)
     )
 }
 

@@ -6,6 +6,7 @@ mod config;
 mod control;
 mod convert_config;
 mod course;
+mod device;
 mod environment;
 mod eval;
 mod folder;

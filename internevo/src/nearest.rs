@@ -7,8 +7,15 @@ use plan::{ParallelConfig, Recompute};
 /// So many are told.
 const TOLD: usize = 3;
 
-/// What is changed, as keys of a run file, and what a rank then needs; the smallest changes first.
-pub fn layouts(config: &RunConfig, decoder: &Decoder, types: usize, ranks: usize, limit: usize) -> Vec<String> {
+/// What is changed, as keys of a run file, and what a rank then needs; the smallest changes first. A rank may have `limit`
+/// bytes, of which it needs `workspace` beside the plan.
+pub fn layouts(
+    config: &RunConfig,
+    decoder: &Decoder,
+    types: usize,
+    ranks: usize,
+    [limit, workspace]: [usize; 2],
+) -> Vec<String> {
     let sizes = || (2..=ranks.min(64)).filter(|size| ranks.is_multiple_of(*size));
     let given = &config.parallel;
     let mut changes: Vec<(Vec<String>, ParallelConfig, Recompute)> = vec![];
@@ -40,7 +47,7 @@ pub fn layouts(config: &RunConfig, decoder: &Decoder, types: usize, ranks: usize
         (near.parallel, near.memory.recompute) = (parallel, recompute);
         // One that cannot be laid out is no way out.
         let programs = Job::new(&near, decoder.clone(), types, ranks).and_then(|job| job.stage_programs()).ok()?;
-        let need = programs.iter().map(|of| job::total(&job::memory_by_kind(of))).max()?;
+        let need = programs.iter().map(|of| job::total(&job::memory_by_kind(of, workspace))).max()?;
         (need <= limit).then(|| format!("  {:>10}  {}", human(need), keys.join(", ")))
     };
     changes.into_iter().filter_map(fits).take(TOLD).collect()

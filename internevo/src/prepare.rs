@@ -3,6 +3,7 @@
 use crate::alike;
 use crate::config::{Precision, RunConfig};
 use crate::control::{self, Control};
+use crate::device::On;
 use crate::folder::{RunFolder, Start};
 use crate::job::{self, Job};
 use crate::nearest;
@@ -26,6 +27,7 @@ pub enum Weights {
 pub fn run<'a>(
     args: &Args,
     config: &'a RunConfig,
+    on: &On,
     place: Place,
     control: &mut Control,
 ) -> Result<(Run<'a>, Vec<RankPrograms>)> {
@@ -38,8 +40,10 @@ pub fn run<'a>(
         (None, None) => job.programs()?,
         (None, Some(_)) => job.stage_programs()?,
     };
-    job::check_memory(config.memory_limit(), &proved, place.here, |limit| {
-        let near = nearest::layouts(config, &job.plan.model, types, place.world, limit);
+    let step = job.step_config(config);
+    let (limit, of_step) = (config.memory_limit(), (&job.plan, &step));
+    let memory_bytes = job::check_memory(on, limit, of_step, &proved, place.here, |limit, workspace| {
+        let near = nearest::layouts(config, &job.plan.model, types, place.world, [limit, workspace]);
         match near.is_empty() {
             true => {
                 "lower data.micro_batch_size or data.seq_len, or use more ranks with parallel.zero.stage = 3".into()
@@ -67,7 +71,6 @@ pub fn run<'a>(
             "note: no model of transformers has this mixture of parts: checkpoints are written with model_type \"internevo\", which only this program reads"
         );
     }
-    let memory_bytes = job::total(&job::memory_by_kind(&proved[0]));
     let programs = match (&args.program, place.own) {
         (_, None) => proved,
         (None, Some(own)) => vec![job.rank_programs(own)],

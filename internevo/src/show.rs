@@ -71,7 +71,11 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
     let (config, job) = job(&args.run)?;
     let (plan, seq_len) = (&job.plan, config.data.seq_len);
     let programs = job.stage_programs()?;
-    let kinds = programs.iter().map(job::memory_by_kind).max_by_key(|k| job::total(k)).expect("a world has a rank");
+    let kinds = programs
+        .iter()
+        .map(|of| job::memory_by_kind(of, job::WORKSPACE))
+        .max_by_key(|k| job::total(k))
+        .expect("a world has a rank");
     let (parameters, flops) = (plan.model.parameters(), plan.model.flops_per_token(seq_len));
     let live = programs.iter().flat_map(|r| &r.programs).map(|p| p.memory.live).max().unwrap_or(0);
     let total = job::total(&kinds);

@@ -1,4 +1,5 @@
 //! A checkpoint on the ranks of a tensor-parallel group, often one, for the commands that do not train.
+use crate::device::On;
 use crate::job;
 use anyhow::{Result, bail};
 use backend::DType;
@@ -9,11 +10,12 @@ use plan::{Mesh, PipelineSchedule, Plan, StepShape};
 use schedule::RankPrograms;
 use std::sync::Arc;
 
-/// Threads of this process that share the model, and the compute threads of all.
+/// Threads of this process that share the model, the compute threads of all, and where they compute.
 #[derive(Clone, Copy)]
-pub struct Ranks {
+pub struct Ranks<'a> {
     pub ranks: usize,
     pub threads: usize,
+    pub on: &'a On,
 }
 
 /// Runs `body` on every rank, with one program for each shape, `positions` tokens of context, and the weights in place. The
@@ -22,7 +24,7 @@ pub fn run<T: Send>(
     dir: &HfDir,
     positions: usize,
     shapes: &[StepShape],
-    Ranks { ranks, threads }: Ranks,
+    Ranks { ranks, threads, on }: Ranks,
     body: impl Fn(&mut Rank) -> Result<T> + Sync,
 ) -> Result<T> {
     let tensor = Tensor { mode: TensorMode::Mtp, size: ranks };
@@ -32,20 +34,23 @@ pub fn run<T: Send>(
     let plan = Arc::new(Plan::new(dir.decoder().clone(), Mesh { tensor, ..Mesh::SOLO }, DType::F32, positions, 0));
     let programs: Vec<RankPrograms> =
         plan.mesh.ranks().map(|r| RankPrograms::new(&plan, r, shapes, PipelineSchedule::OneFOneB)).collect();
-    job::check_memory(None, &programs, ranks, |_| "try fewer tokens at once, or a machine with more memory".into())?;
+    let step = StepConfig::default();
+    job::check_memory(on, None, (&plan, &step), &programs, ranks, |_, _| {
+        "try fewer tokens at once, or a machine with more memory".into()
+    })?;
     let world = World {
         plan,
-        step: StepConfig::default(),
+        step,
         lanes: Lanes::Direct,
         threads: (threads / ranks).max(1),
         timeout: job::TIMEOUT,
         record: false,
         clock: None,
     };
-    let results = world.launch(programs, |rank| {
+    let results = on.launch(&world, programs, false, |rank| {
         put_weights(rank, dir)?;
         body(rank)
-    });
+    })?;
     Ok(results.into_iter().collect::<Result<Vec<T>>>()?.swap_remove(0))
 }
 

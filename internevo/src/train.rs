@@ -3,6 +3,7 @@ use crate::alike;
 use crate::args::RunFile;
 use crate::config::RunConfig;
 use crate::control::{self, Control, Order};
+use crate::device::On;
 use crate::folder::RunFolder;
 use crate::job::{self, Job};
 use crate::log::{Intake, RankLog, StepLine, accuracy, total};
@@ -74,20 +75,23 @@ pub fn main(args: &Args) -> Result<()> {
                 Err(error) => return Err(control.cause(error)),
             };
             control.leave()?;
-            run.map_or(Ok(()), |run| sample(&run))
+            run.map_or(Ok(()), |run| sample(&run, &On::Cpu))
         }
     }
 }
 
 fn threads(args: &Args, config: &RunConfig, place: Place) -> Result<()> {
     let alone = &mut Control::threads(1).remove(0);
-    let (run, programs) = prepare::run(args, config, place, alone)?;
+    let on = args.run.open(config)?;
+    eprintln!("on {}", on.name());
+    let (run, programs) = prepare::run(args, config, &on, place, alone)?;
     let controls: Vec<_> = Control::threads(place.world).into_iter().map(|c| Mutex::new(Some(c))).collect();
-    let results = run.job.world(config, place.here, Duration::ZERO).launch(programs, |rank| {
+    let world = run.job.world(config, place.here, Duration::ZERO);
+    let results = on.launch(&world, programs, true, |rank| {
         let mut control = controls[rank.id.0].lock().unwrap().take().expect("a rank starts once");
         train_rank(&run, rank, &mut control)
-    });
-    if first_cause(results)? { sample(&run) } else { Ok(()) }
+    })?;
+    if first_cause(results)? { sample(&run, &on) } else { Ok(()) }
 }
 
 /// One rank in this process. At rank 0 of a run that came to its end it gives the run.
@@ -99,13 +103,18 @@ fn process<'a>(
     control: &mut Control,
 ) -> Result<Option<Run<'a>>> {
     alike::config(control, config)?;
+    if args.run.open(config)?.is_card() {
+        bail!(
+            "several processes on cards need NCCL, which this version does not speak; use threads (--ranks N) or --device cpu"
+        );
+    }
     let (engine, name) = world::engine(launch, control)?;
     // Dropped where all is well: an engine comes to its end together with all others, and if this rank fails they do not.
     let engine = ManuallyDrop::new(engine);
     if control.leads() {
         eprintln!("{} processes by {}, over {name}", place.world, launch.kind);
     }
-    let (run, mut programs) = prepare::run(args, config, place, control)?;
+    let (run, mut programs) = prepare::run(args, config, &On::Cpu, place, control)?;
     let own = programs.pop().expect("those of this rank");
     let after = world::after_first(control)?;
     let mut rank = run.job.world(config, place.here, after).join(own, &*engine)?;
@@ -357,7 +366,7 @@ fn first_cause(results: Vec<Result<bool>>) -> Result<bool> {
 }
 
 /// What the model writes by now.
-fn sample(run: &Run) -> Result<()> {
+fn sample(run: &Run, on: &On) -> Result<()> {
     let saved = run.config.checkpoint.enabled && !control::is_set(&run.stop);
     let Some(tokenizer) = run.tokenizer.as_ref().filter(|_| saved) else { return Ok(()) };
     let dir = run.folder.checkpoint(run.config.train.steps);
@@ -368,5 +377,5 @@ fn sample(run: &Run) -> Result<()> {
             tokenizer.decode(&set.eval_batch(0)?.ids[..16.min(run.config.data.seq_len)])?
         }
     };
-    crate::generate::show_sample(&dir, &prompt, run.config.threads.unwrap_or_else(job::cores))
+    crate::generate::show_sample(&dir, &prompt, run.config.threads.unwrap_or_else(job::cores), on)
 }

@@ -13,10 +13,11 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     ("backend", &[]),
     ("comm", &["backend"]),
+    ("cuda", &["backend", "comm"]),
     ("model", &["backend", "comm"]),
     ("plan", &["model"]),
     ("schedule", &["plan"]),
-    ("exec", &["schedule"]),
+    ("exec", &["schedule", "cuda"]),
     ("sim", &["exec"]),
     ("data", &[]),
     ("emulator", &[]),
@@ -27,7 +28,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Arrows that only the tests of a crate have, and why.
-const TEST_ARROWS: &[(&str, &str, &str)] = &[("exec", "checkpoint", "reads the weights of the golden models")];
+const TEST_ARROWS: &[(&str, &str, &str)] = &[
+    ("cuda", "emulator", "runs the kernels where there is no card"),
+    ("exec", "checkpoint", "reads the weights of the golden models"),
+    ("exec", "emulator", "trains on a card where there is none"),
+];
 
 /// Files, and folders with a slash at the end, where `unsafe` may stand, and what for.
 const UNSAFE: &[(&str, &str)] = &[
@@ -40,6 +45,12 @@ const UNSAFE: &[(&str, &str)] = &[
     ("comm/src/shared/ring.rs", "counters and frames in memory that two processes have mapped"),
     ("comm/src/mpi.rs", "hands addresses to MPI"),
     ("comm/src/mpi/library.rs", "calls a library that is found at run time"),
+    ("cuda/src/libraries.rs", "loads NVIDIA's libraries and asks for their versions"),
+    ("cuda/src/driver.rs", "calls the driver; handles are freed where they are dropped"),
+    ("cuda/src/compile.rs", "calls NVRTC"),
+    ("cuda/src/products.rs", "calls cuBLASLt"),
+    ("cuda/src/cudnn/", "calls cuDNN"),
+    ("cuda/tests/", "loads libraries as a program does"),
     ("exec/tests/allocations.rs", "an allocator that counts"),
     ("emulator/tests/", "loads the emulated libraries and calls them as a program calls NVIDIA's"),
     ("data/src/ids.rs", "maps a file of token ids"),

@@ -1,5 +1,6 @@
 //! What is written, what is added to, what is left alone, and that nothing stale gets through.
 use crate::device::{Device, alibi, draw, error, heads, indices, plain, scaled};
+use crate::ops::PLAIN;
 use backend::{DType, Nonlinearity, Op, Scores};
 
 fn plus(a: &[f64], b: &[f64]) -> Vec<f64> {
@@ -158,6 +159,12 @@ fn segments_are_apart() {
             assert_eq!(row.iter().any(|x| x.is_nan()), (20..70).contains(&token), "token {token}");
         }
     }
+}
+
+#[test]
+#[should_panic(expected = "out of range")]
+fn a_type_beyond_the_last_is_refused() {
+    Device::new(DType::F32, 1).cross_entropy(&[0.0, 1.0], &[0], (&[2], 2), [1.0, 1.0], PLAIN);
 }
 
 #[test]

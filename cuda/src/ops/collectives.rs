@@ -36,3 +36,23 @@ pub fn tree_sum(dtype: DType, terms: &[u64], results: &[u64], len: usize) -> Lau
         args: addresses.chain([packs.into()]).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_are_as_wide_as_all_addresses_allow() {
+        let vec = |dtype, terms: &[u64], results: &[u64], len| {
+            let launch = tree_sum(dtype, terms, results, len);
+            assert_eq!(launch.args.len(), terms.len() + results.len() + 1);
+            let vec: usize = launch.module.defines[2].1.parse().unwrap();
+            assert_eq!(launch.grid[0] as usize, (len / vec).div_ceil(256));
+            vec
+        };
+        assert_eq!(vec(DType::BF16, &[256, 512, 1024], &[256], 4096), 8);
+        assert_eq!(vec(DType::F32, &[256, 512, 1024], &[256, 512, 1024], 4096), 4);
+        assert_eq!(vec(DType::BF16, &[256, 512], &[264], 4096), 4);
+        assert_eq!(vec(DType::F64, &[256, 512], &[256], 4095), 1);
+    }
+}

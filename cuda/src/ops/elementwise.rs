@@ -21,7 +21,7 @@ pub fn add(l: &mut Lowering, [x]: [View; 1], [y]: [View; 1]) {
 
 /// z <- cap tanh(z / cap)
 pub fn soft_cap(l: &mut Lowering, [z]: [View; 1], cap: f64) {
-    over(l, "soft_cap", z.into(), z.into(), z.len).with([z.into(), z.len.into(), cap.into()]);
+    over(l, "soft_cap", z.into(), z.into(), z.len).with([z.into(), z.len.into(), cap.into(), (1.0 / cap).into()]);
 }
 
 /// Four packs of each thread.

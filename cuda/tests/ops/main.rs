@@ -6,6 +6,8 @@
 mod device;
 #[path = "../../../backend/tests/cpu/examples.rs"]
 mod examples;
+#[path = "../../../backend/tests/cpu/loss.rs"]
+mod loss;
 #[path = "../../../backend/tests/cpu/ops.rs"]
 #[allow(dead_code)]
 mod ops;
@@ -13,4 +15,6 @@ mod ops;
 mod pytorch;
 
 mod against_cpu;
+mod large;
+mod rows;
 mod under_test;

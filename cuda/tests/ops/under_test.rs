@@ -19,7 +19,7 @@ fn site() -> &'static Site {
             search.given = vec![emulator::build().unwrap_or_else(|e| panic!("{e}"))];
             cache = Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("kernels"));
         }
-        let site = Site::open(&search, 0, cache, F32Products::Full).unwrap_or_else(|e| panic!("{e}"));
+        let site = Site::open(&search, 0, cache, F32Products::Full, false).unwrap_or_else(|e| panic!("{e}"));
         println!("on {}", site.card.name);
         site
     })

@@ -1,5 +1,7 @@
 //! A small model on made-up tokens, trained in any layout.
 #![allow(dead_code)] // each test file uses a part
+pub mod on;
+
 use backend::{DType, Heads};
 use exec::{Hyper, Lanes, OptimizerConfig, Rank, State, StepConfig, StepResult, TypeSums, World};
 use model::{AttentionBias, Decoder, Inputs, Mlp, NormKind, Phase, Position, Tensor, Window, WindowLayers};
@@ -229,7 +231,7 @@ pub fn train_world(layout: &Layout, world: World, actions: &[Vec<Action>], steps
     };
     let programs = layout.programs(actions);
     let ranks = match layout.shared {
-        false => world.launch(programs, body),
+        false => on::launch(&world, programs, body),
         true => world.launch_on(processes(programs.len(), world.timeout), programs, body),
     };
     outcome(ranks)

@@ -1,5 +1,6 @@
 //! `internevo bench decode`: generation of one token after the other, beside the memory it has to read.
 use super::median;
+use crate::device::DeviceArg;
 use crate::generate::Generator;
 use crate::job;
 use crate::solo::Ranks;
@@ -20,6 +21,8 @@ pub struct Args {
     /// Tokens that count
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
+    #[command(flatten)]
+    on: DeviceArg,
     /// Compute threads; by default one a core
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
@@ -41,22 +44,23 @@ pub fn main(args: &Args) -> Result<()> {
     let bytes = decoder.flops_per_token(0) / 6.0 * size_of::<f32>() as f64;
     let memory = vec![1u64; (bytes / 8.0) as usize];
 
-    let (times, reads) = Generator::run(&dir, tokens + 1, Ranks { ranks: 1, threads }, |generator| {
-        let (mut times, mut reads, mut logits) = (vec![], vec![], generator.feed(&[0])?);
-        for i in 0..tokens {
-            let id = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
-            let began = Instant::now();
-            logits = generator.feed(&[id as u32])?;
-            let took = began.elapsed();
-            if i >= WARM_UP {
-                times.push(took);
-                if i % 4 == 0 {
-                    reads.push(read(&memory, threads));
+    let (times, reads) =
+        Generator::run(&dir, tokens + 1, Ranks { ranks: 1, threads, on: &args.on.open()? }, |generator| {
+            let (mut times, mut reads, mut logits) = (vec![], vec![], generator.feed(&[0])?);
+            for i in 0..tokens {
+                let id = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
+                let began = Instant::now();
+                logits = generator.feed(&[id as u32])?;
+                let took = began.elapsed();
+                if i >= WARM_UP {
+                    times.push(took);
+                    if i % 4 == 0 {
+                        reads.push(read(&memory, threads));
+                    }
                 }
             }
-        }
-        Ok((times, reads))
-    })?;
+            Ok((times, reads))
+        })?;
     let (token, bandwidth) = (median(&times), bytes / median(&reads).as_secs_f64());
     let rate = 1.0 / token.as_secs_f64();
     let fraction = rate * bytes / bandwidth;

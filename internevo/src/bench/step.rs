@@ -4,17 +4,18 @@
 //! them, take turns: all three see the same machine.
 use super::timed::{Log, Spent, Timed};
 use super::{median, peak_memory};
-use crate::args::RunFile;
-use crate::config::listed;
+use crate::config::{Precision, RunConfig, listed};
+use crate::device::{Device, DeviceArg, Numerics, On};
 use crate::job::{self, human};
 use crate::prepare;
 use crate::show;
 use anyhow::{Result, bail};
-use backend::{Cpu, DType, Heads, Meta, Op, Sizes, View};
+use backend::{Cpu, Heads, Meta, Op, Sizes, View};
 use clap::ValueEnum;
+use cuda::F32Products;
 use exec::{Hyper, Lanes, Rank, State, StepConfig, World};
 use model::{Decoder, Inputs, Phase};
-use plan::{Mesh, PipelineSchedule, Plan, RankId, StepShape};
+use plan::{Mesh, PipelineSchedule, Plan, RankId, Recompute, StepShape};
 use schedule::RankPrograms;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -40,6 +41,14 @@ pub struct Args {
     /// Steps that count, of each kind
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
+    #[command(flatten)]
+    on: DeviceArg,
+    /// Numbers of parameters and activations: f32, tf32, bf16, f16 or f64; by default f32, or as the run file says
+    #[arg(long)]
+    precision: Option<Precision>,
+    /// Make all activations again in the backward
+    #[arg(long)]
+    recompute: bool,
     /// Compute threads; by default one a core
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
@@ -56,6 +65,12 @@ enum Preset {
     /// 124.7 M parameters: hidden 768, 12 layers, 2 sequences of 1024
     #[value(name = "125m")]
     M125,
+    /// InternLM2 1.8B: hidden 2048, 24 layers, 1 sequence of 4096
+    #[value(name = "1.8b")]
+    B1,
+    /// LLaMA-2 7B: hidden 4096, 32 layers, 1 sequence of 4096
+    #[value(name = "7b")]
+    B7,
 }
 
 impl Preset {
@@ -64,8 +79,17 @@ impl Preset {
         let (model, seq_len, sequences) = match self {
             Preset::M15 => (Decoder::llama(8192, 256, 8, heads(8, 4, 32), 768), 512, 4),
             Preset::M125 => (Decoder::llama(32000, 768, 12, heads(12, 4, 64), 2048), 1024, 2),
+            Preset::B1 => (Decoder::llama(92544, 2048, 24, heads(16, 8, 128), 8192), 4096, 1),
+            Preset::B7 => (Decoder::llama(32000, 4096, 32, heads(32, 32, 128), 11008), 4096, 1),
         };
-        Shape { model, seq_len, sequences, step: StepConfig::default() }
+        Shape {
+            model,
+            seq_len,
+            sequences,
+            step: StepConfig::default(),
+            precision: Precision::F32,
+            recompute: Recompute::NONE,
+        }
     }
 }
 
@@ -75,6 +99,8 @@ struct Shape {
     seq_len: usize,
     sequences: usize,
     step: StepConfig,
+    precision: Precision,
+    recompute: Recompute,
 }
 
 impl Shape {
@@ -89,19 +115,27 @@ const SPIN: usize = 300_000;
 const WARM_UP: u32 = 2;
 
 pub fn main(args: &Args) -> Result<()> {
-    let shape = match (&args.config, args.preset) {
+    let mut shape = match (&args.config, args.preset) {
         (_, Some(preset)) => preset.shape(),
         (Some(config), None) => {
-            let run = RunFile { config: config.clone(), set: args.set.clone(), ranks: None }.load()?;
+            let run = RunConfig::load(config, &args.set)?;
             let model = show::decoder(&run)?;
             let step = StepConfig { optimizer: run.optimizer.clone(), ..StepConfig::default() };
-            Shape { model, seq_len: run.data.seq_len, sequences: run.data.micro_batch_size, step }
+            let (precision, recompute) = (run.precision.params, run.memory.recompute);
+            Shape { model, seq_len: run.data.seq_len, sequences: run.data.micro_batch_size, step, precision, recompute }
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
+    shape.precision = args.precision.unwrap_or(shape.precision);
+    if args.recompute {
+        shape.recompute = Recompute::Layers(1.0);
+    }
     let threads = args.threads.map_or_else(job::cores, usize::from);
-    let mut bench = Bench::new(&shape, threads)?;
-    measure(&mut bench, args.steps, threads)?.report(&shape, threads, args.json);
+    let numerics = Numerics { f32: shape.precision.products(), ..Numerics::default() };
+    let on = On::open(args.on.or(Device::Auto)?, numerics)?;
+    let mut bench = Bench::new(&shape, threads, &on)?;
+    let peak = Peak::of(&on, shape.precision, threads);
+    measure(&mut bench, args.steps, &peak)?.report(&shape, &on, &peak, args.json);
     Ok(())
 }
 
@@ -113,15 +147,19 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(shape: &Shape, threads: usize) -> Result<Bench> {
+    fn new(shape: &Shape, threads: usize, on: &On) -> Result<Bench> {
         let problems = shape.model.problems();
         if !problems.is_empty() {
             bail!("{}", listed(&problems));
         }
-        let plan = Arc::new(Plan::new(shape.model.clone(), Mesh::SOLO, DType::F32, shape.seq_len, 0));
+        let mut plan = Plan::new(shape.model.clone(), Mesh::SOLO, shape.precision.dtype(), shape.seq_len, 0);
+        plan.recompute = shape.recompute;
+        let plan = Arc::new(plan);
         let of_step = StepShape { phase: Phase::Train, t: shape.tokens(), micros: 1 };
         let programs = RankPrograms::new(&plan, RankId(0), &[of_step], PipelineSchedule::OneFOneB);
-        job::check_memory(None, std::slice::from_ref(&programs), 1, |_| "try a smaller micro-batch".into())?;
+        job::check_memory(on, None, (&plan, &shape.step), std::slice::from_ref(&programs), 1, |_, _| {
+            "try a smaller micro-batch".into()
+        })?;
         let world = World {
             plan,
             step: shape.step.clone(),
@@ -131,9 +169,9 @@ impl Bench {
             record: false,
             clock: None,
         };
-        let (mut rank, log) = (world.solo(programs), Log::default());
-        let cpu = std::mem::replace(&mut rank.dev, Box::new(Meta::new(Sizes::default())));
-        rank.dev = Box::new(Timed::new(cpu, log.clone()));
+        let (mut rank, log) = (on.solo(&world, programs)?, Log::default());
+        let device = std::mem::replace(&mut rank.dev, Box::new(Meta::new(Sizes::default())));
+        rank.dev = Box::new(Timed::new(device, log.clone()));
         for spec in rank.params() {
             let mut values = vec![0.0; spec.len()];
             prepare::initial(&spec, 0, 0, &mut values);
@@ -163,6 +201,7 @@ impl Bench {
         let products: Vec<Op> = step.iter().filter_map(|spent| product(&spent.op)).collect();
         let began = Instant::now();
         products.into_iter().for_each(|op| self.rank.dev.run(op));
+        self.rank.dev.synchronize();
         began.elapsed()
     }
 }
@@ -215,36 +254,72 @@ fn by_kind(steps: &[Vec<Spent>]) -> Vec<(&'static str, Kind)> {
     kinds
 }
 
+/// What a step could reach at most.
+enum Peak {
+    /// Arithmetic alone, measured.
+    Cpu(Cpu),
+    /// What its maker promises of a card, FLOP/s, if that is known.
+    Card(Option<f64>),
+}
+
+impl Peak {
+    fn of(on: &On, precision: Precision, threads: usize) -> Peak {
+        match on {
+            On::Cpu => Peak::Cpu(Cpu::new(Sizes::default(), threads)),
+            On::Card(site) => {
+                let tf32 = precision.products() == F32Products::Tf32;
+                Peak::Card(cuda::nominal(&site.card.name, precision.dtype(), tf32))
+            }
+        }
+    }
+
+    /// GFLOP/s.
+    fn measure(&self) -> Option<f64> {
+        match self {
+            Peak::Cpu(units) => {
+                let (began, flops) = (Instant::now(), units.spin(SPIN));
+                Some(flops / began.elapsed().as_secs_f64() / 1e9)
+            }
+            Peak::Card(nominal) => nominal.map(|flops| flops / 1e9),
+        }
+    }
+
+    fn is_of(&self) -> &'static str {
+        match self {
+            Peak::Cpu(_) => "in registers",
+            Peak::Card(_) => "of the card's data sheet",
+        }
+    }
+}
+
 struct Results {
     step: Duration,
     best: Duration,
     products: Duration,
-    /// GFLOP/s of arithmetic alone, the most that was seen.
-    peak: f64,
+    /// GFLOP/s, the most that was seen.
+    peak: Option<f64>,
     kinds: Vec<(&'static str, Kind)>,
 }
 
-fn measure(bench: &mut Bench, steps: u32, threads: usize) -> Result<Results> {
-    let (mut whole, mut products, mut timed, mut peak) = (vec![], vec![], vec![], 0.0f64);
-    let units = Cpu::new(Sizes::default(), threads);
+fn measure(bench: &mut Bench, steps: u32, peak: &Peak) -> Result<Results> {
+    let (mut whole, mut products, mut timed, mut most) = (vec![], vec![], vec![], None);
     for i in 0..WARM_UP + steps {
         let (step, spent) = (bench.step()?, bench.timed_step()?);
         let alone = bench.products(&spent);
         if i >= WARM_UP {
             whole.push(step);
-            let (began, flops) = (Instant::now(), units.spin(SPIN));
-            peak = peak.max(flops / began.elapsed().as_secs_f64() / 1e9);
+            most = peak.measure().into_iter().chain(most).max_by(f64::total_cmp);
             products.push(alone);
             timed.push(spent);
         }
     }
     let best = *whole.iter().min().expect("there are steps");
     let (step, products) = (median(&whole), median(&products));
-    Ok(Results { step, best, products, peak, kinds: by_kind(&timed) })
+    Ok(Results { step, best, products, peak: most, kinds: by_kind(&timed) })
 }
 
 impl Results {
-    fn report(&self, shape: &Shape, threads: usize, json: bool) {
+    fn report(&self, shape: &Shape, on: &On, peak: &Peak, json: bool) {
         let (tokens, seconds) = (shape.tokens() as f64, self.step.as_secs_f64());
         let millis = |d: Duration| d.as_secs_f64() * 1e3;
         let flops = shape.model.flops_per_token(shape.seq_len) * tokens;
@@ -256,19 +331,21 @@ impl Results {
             let kinds: serde_json::Map<_, _> =
                 self.kinds.iter().map(|(name, k)| (name.to_string(), json!(millis(median(&k.times))))).collect();
             let row = json!({
-                "parameters": shape.model.parameters(), "tokens_per_step": shape.tokens(), "threads": threads,
+                "parameters": shape.model.parameters(), "tokens_per_step": shape.tokens(), "on": on.name(), "precision": shape.precision,
                 "step_ms": millis(self.step), "best_step_ms": millis(self.best), "tokens_per_s": rate,
                 "products_ms": millis(self.products), "step_over_products": over, "gflops": gflops,
-                "products_gflops": alone, "peak_gflops": self.peak, "peak_memory_bytes": peak_memory(), "operations_ms": kinds,
+                "products_gflops": alone, "peak_gflops": self.peak, "mfu": self.peak.map(|peak| gflops / peak), "peak_memory_bytes": peak_memory(), "operations_ms": kinds,
             });
             println!("{row}");
             return;
         }
         println!(
-            "{:.2} M parameters, {} sequences of {}, {threads} threads",
+            "{:.2} M parameters, {} sequences of {}, {}, on {}",
             shape.model.parameters() as f64 / 1e6,
             shape.sequences,
-            shape.seq_len
+            shape.seq_len,
+            shape.precision,
+            on.name()
         );
         println!("step            {:>9.1} ms  (best {:.1})", millis(self.step), millis(self.best));
         println!("tokens/s        {rate:>9.0}     {gflops:.0} GFLOP/s of useful work");
@@ -276,12 +353,14 @@ impl Results {
             "products alone  {:>9.1} ms  {alone:.0} GFLOP/s; the step takes {over:.2} times that",
             millis(self.products)
         );
-        println!(
-            "peak            {:>9.0} GFLOP/s in registers: products {:.0} % of it, the step {:.0} %",
-            self.peak,
-            100.0 * alone / self.peak,
-            100.0 * gflops / self.peak
-        );
+        if let Some(most) = self.peak {
+            println!(
+                "peak            {most:>9.0} GFLOP/s {}: products {:.1} % of it, the step {:.1} % (MFU)",
+                peak.is_of(),
+                100.0 * alone / most,
+                100.0 * gflops / most
+            );
+        }
         if let Some(bytes) = peak_memory() {
             println!("peak memory     {:>12}", human(bytes));
         }

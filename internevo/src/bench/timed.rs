@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Option<Vec<Spent>>>>);
 
-/// An operation and its time, on a device that has finished when `run` returns.
+/// An operation and its time, with nothing else under way.
 #[derive(Clone, Copy)]
 pub struct Spent {
     pub op: Op,
@@ -41,17 +41,22 @@ impl Timed {
 
 impl Backend for Timed {
     fn run(&mut self, op: Op) {
+        let mut log = self.log.lock();
+        let Some(log) = &mut *log else { return self.inner.run(op) };
+        self.inner.synchronize();
         let began = Instant::now();
         self.inner.run(op);
-        if let Some(log) = &mut *self.log.lock() {
-            log.push(Spent { op, time: began.elapsed() });
-        }
+        self.inner.synchronize();
+        log.push(Spent { op, time: began.elapsed() });
     }
     fn upload(&mut self, src: &[u8], dst: View) {
         self.inner.upload(src, dst);
     }
     fn download(&mut self, src: View, dst: &mut [u8]) {
         self.inner.download(src, dst);
+    }
+    fn synchronize(&mut self) {
+        self.inner.synchronize();
     }
     fn mark(&mut self) -> Mark {
         self.inner.mark()

@@ -1,12 +1,17 @@
 //! `[precision]` and `[loss]`: in what numbers a run computes, and what exactly it minimises.
 use backend::{DType, LossScale};
+use clap::ValueEnum;
+use cuda::F32Products;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     #[default]
     F32,
+    /// f32 whose products are done on tensor cores, with factors rounded to ten bits of fraction: a card's.
+    Tf32,
     /// Everything in double precision: slow, for checks of the numerics.
     F64,
     /// bf16 parameters and activations; f32 gradients, statistics, master weights and optimizer state.
@@ -15,14 +20,26 @@ pub enum Precision {
     F16,
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let value = self.to_possible_value().expect("none is hidden");
+        write!(f, "{}", value.get_name())
+    }
+}
+
 impl Precision {
     pub fn dtype(self) -> DType {
         match self {
-            Precision::F32 => DType::F32,
+            Precision::F32 | Precision::Tf32 => DType::F32,
             Precision::F64 => DType::F64,
             Precision::Bf16 => DType::BF16,
             Precision::F16 => DType::F16,
         }
+    }
+
+    /// How a card does products of f32.
+    pub fn products(self) -> F32Products {
+        if self == Precision::Tf32 { F32Products::Tf32 } else { F32Products::Full }
     }
 }
 
@@ -30,6 +47,8 @@ impl Precision {
 #[serde(deny_unknown_fields, default)]
 pub struct PrecisionConfig {
     pub params: Precision,
+    /// On a card: the same bits in every run. Without it the fastest way of each product is found by timing.
+    pub deterministic: bool,
     /// By default only f16 has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScaleConfig>,
@@ -71,7 +90,7 @@ impl PrecisionConfig {
         let given = match (&self.loss_scale, self.params) {
             (Some(given), _) => given.clone(),
             (None, Precision::F16) => LossScaleConfig::default(),
-            (None, Precision::F32 | Precision::F64 | Precision::Bf16) => return (1.0, None),
+            (None, Precision::F32 | Precision::Tf32 | Precision::F64 | Precision::Bf16) => return (1.0, None),
         };
         let rule = LossScale {
             min: given.min,
