@@ -1,5 +1,5 @@
 //! Causal attention of packed segments with grouped heads, by tiles (Dao et al. 2022): `kernels/attention.cu` for all types and
-//! shapes, [`flash`] for those that tensor cores know.
+//! shapes, [`flash`] for those that tensor cores know, [`decode`] for a few tokens over a cache.
 //!
 //! Which keys a query sees is found once for each token; a tile that lies across segments is like any other.
 use super::rope::rotate;
