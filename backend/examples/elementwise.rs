@@ -90,7 +90,7 @@ fn measure(shape: &Shape, threads: usize) {
     let sums = bench.view(DType::F64, n.div_ceil(chunk));
     bench.time("sum of squares", n, None, Op::SumSquares { x: g, sums, chunk });
     let (norm, hyper) = (bench.doubles([1.0; 3]), bench.doubles([1e-3, 0.1, 0.05, 0.95]));
-    let step = Op::AdamW { g, norm, hyper, p, m, v: squares, beta1: 0.9, eps: 1e-8, weight_decay: 0.1 };
+    let step = Op::AdamW { g, norm, hyper, p, m, v: squares, copy: None, beta1: 0.9, eps: 1e-8, weight_decay: 0.1 };
     bench.time("adamw", 7 * n, None, step);
 
     // Of the parameters, the matrix of the embedding.

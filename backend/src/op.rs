@@ -264,8 +264,19 @@ pub enum Op {
     LossScale { norm: View, scale: View, rule: LossScale },
     /// AdamW (Loshchilov & Hutter 2019, algorithm 2) on g, p, m, v of equal length, in place on p, m, v.
     /// hyper (4) f64 = [lr, 1 - beta1ᵗ, 1 - beta2ᵗ, beta2]; norm as `GradNorm` wrote it: nothing is written when
-    /// norm[2] is 0.
-    AdamW { g: View, norm: View, hyper: View, p: View, m: View, v: View, beta1: f64, eps: f64, weight_decay: f64 },
+    /// norm[2] is 0. `copy`, where p is a master weight, becomes the new p, rounded.
+    AdamW {
+        g: View,
+        norm: View,
+        hyper: View,
+        p: View,
+        m: View,
+        v: View,
+        copy: Option<View>,
+        beta1: f64,
+        eps: f64,
+        weight_decay: f64,
+    },
 }
 
 impl Op {
@@ -360,7 +371,9 @@ impl Op {
             Op::SumSquares { x, sums, .. } => (vec![x], vec![sums]),
             Op::GradNorm { sums, count, scale, norm, .. } => (vec![sums, count, scale], vec![norm]),
             Op::LossScale { norm, scale, .. } => (vec![norm], vec![scale]),
-            Op::AdamW { g, norm, hyper, p, m, v, .. } => (vec![g, norm, hyper], vec![p, m, v]),
+            Op::AdamW { g, norm, hyper, p, m, v, copy, .. } => {
+                (vec![g, norm, hyper], [p, m, v].into_iter().chain(copy).collect())
+            }
         }
     }
 

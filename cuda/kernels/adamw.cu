@@ -3,7 +3,7 @@
 //   g <- clip g        m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
 //   p <- (1 - lr lambda) p - lr m^ / (sqrt(v^) + eps)      m^ = m / (1 - beta1^t), v^ = v / (1 - beta2^t)
 //
-// Types: G_T of g, P_T of p, M_T of m, V_T of v; packs of VEC.
+// Types: G_T of g, P_T of p, M_T of m, V_T of v, C_T of the copy; packs of VEC.
 #include "prelude.cuh"
 
 // What is the same for all elements.
@@ -12,9 +12,9 @@ struct Step {
     real_t clip, beta1, rest1, beta2, rest2, decay, eps, rate, root;
 };
 
-// g, norm (3) as `grad_norm` wrote it, hyper (4) = [lr, 1 - beta1^t, 1 - beta2^t, beta2] -> p, m, v in place, n packs
-KERNEL adamw(const G_T *g, const double *norm, const double *hyper, P_T *p, M_T *m, V_T *v, u64 packs, double beta1,
-             double eps, double weight_decay) {
+// g, norm (3) as `grad_norm` wrote it, hyper (4) = [lr, 1 - beta1^t, 1 - beta2^t, beta2] -> p, m, v in place, n packs; WITH_COPY: copy becomes p
+KERNEL adamw(const G_T *g, const double *norm, const double *hyper, P_T *p, M_T *m, V_T *v, C_T *copy, u64 packs,
+             double beta1, double eps, double weight_decay) {
     __shared__ Step step;
     u64 at = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
     bool here = at < packs * VEC;
@@ -62,5 +62,10 @@ KERNEL adamw(const G_T *g, const double *norm, const double *hyper, P_T *p, M_T 
     store(p + at, ps);
     store(m + at, ms);
     store(v + at, vs);
+    if (WITH_COPY) {
+        Pack<C_T, VEC> cs;
+        narrow(cs, pj);
+        store(copy + at, cs);
+    }
 }
 ENTRY(adamw)

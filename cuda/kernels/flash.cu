@@ -89,28 +89,35 @@ struct Softmax {
     }
 };
 
-// qkv (T, (N+2K) H), first (T) -> o (T, N H), lse (N, T). A block for each tile of queries of a head, those with most keys first;
-// keys from the last on.
-KERNEL flash(const X_T *qkv, const u32 *first, X_T *o, float *lse, u32 t, double scale, double cap, u32 slope, u32 slopes) {
+// Rows of q are in rows of qkv, those of keys K_ROW apart, each with its value VALUES_AFTER numbers behind it, and token i sees
+// keys from first[i] on -> o (T, N H), lse (N, T). With CACHED, span is [start, n]: the first n rows are tokens start + i of the keys, the others of o are zero, and nobody
+// asks for lse. A block for each tile of queries of a head, those with most keys first; keys from the last on.
+KERNEL flash(const X_T *q, const X_T *k, const u32 *span, const u32 *first, X_T *o, float *lse, u32 t, double scale,
+             double cap, u32 slope, u32 slopes) {
     DYNAMIC_SHARED(X_T, queries);
     X_T *keys = queries + ROWS * PITCH, *values = keys + ACROSS * PITCH;
     u32 head = blockIdx.x % HEADS, from = (gridDim.x / HEADS - 1 - blockIdx.x / HEADS) * ROWS;
-    const X_T *k = qkv + KEYS_AT + head / GROUP * DIM, *v = qkv + VALUES_AT + head / GROUP * DIM;
+    u32 start = CACHED ? span[0] : 0, n = CACHED ? min_of(span[1], t) : t;
+    k += head / GROUP * DIM;
+    o += head * DIM;
     BinaryScoring score = binary_scoring(scale, cap, slope + head, slopes);
-
-    u32 mine = from + warp() * OF_WARP, last = mine + OF_WARP - 1;
-    u32 sees_from = first[min_of(mine, t - 1)], all_see_from = first[min_of(last, t - 1)];
-    int begin = (int)(first[from] / ACROSS), step = (int)((min_of(from + ROWS, t) - 1) / ACROSS);
+    X_T *room = queries + warp() * OF_WARP * PITCH;
     Sums sums;
-    Softmax softmax;
     clear(sums);
+    if (CACHED && from >= n) return write(o, OUT, from + warp() * OF_WARP, t, sums, room);
+    // By the number of a token, of which the last is before `end`.
+    const u32 *sees = first - start;
+    u32 end = start + n, mine = start + from + warp() * OF_WARP, last = mine + OF_WARP - 1;
+    u32 sees_from = sees[min_of(mine, end - 1)], all_see_from = sees[min_of(last, end - 1)];
+    int begin = (int)(first[from] / ACROSS), step = (int)((min_of(start + from + ROWS, end) - 1) / ACROSS);
+    Softmax softmax;
     for (u32 m = 0; m < MT; m++) {
         // Below what any score can be, but finite, so that no difference is a NaN.
         for (u32 h = 0; h < 2; h++) softmax.max[m][h] = -1e30f, softmax.sum[m][h] = 0;
     }
 
-    bring<ROWS>(queries, qkv + head * DIM, ROW, from, t);
-    bring<ACROSS>(keys, k, ROW, step * ACROSS, t);
+    bring<ROWS>(queries, q + head * DIM, ROW, from, n);
+    bring<ACROSS>(keys, k, K_ROW, step * ACROSS, end);
     copy_async_commit();
     for (; step >= begin; step--) {
         u32 key = step * ACROSS;
@@ -118,12 +125,12 @@ KERNEL flash(const X_T *qkv, const u32 *first, X_T *o, float *lse, u32 t, double
         Scores s;
         copy_async_wait<0>();
         __syncthreads();
-        bring<ACROSS>(values, v, ROW, key, t);
+        bring<ACROSS>(values, k + VALUES_AFTER, K_ROW, key, end);
         copy_async_commit();
-        if (seen) products(s, queries + warp() * OF_WARP * PITCH, keys);
+        if (seen) products(s, room, keys);
         copy_async_wait<0>();
         __syncthreads();
-        if (step > begin) bring<ACROSS>(keys, k, ROW, key - ACROSS, t);
+        if (step > begin) bring<ACROSS>(keys, k, K_ROW, key - ACROSS, end);
         copy_async_commit();
         if (!seen) continue;
         if (CAPPED || ALIBI) {
@@ -137,7 +144,7 @@ KERNEL flash(const X_T *qkv, const u32 *first, X_T *o, float *lse, u32 t, double
             }
         }
         bool whole = key + ACROSS <= mine + 1 && key >= all_see_from;
-        if (!whole) hide(s, mine, key, first, t);
+        if (!whole) hide(s, mine, key, sees, end);
         softmax.step(s, sums, score.factor);
         accumulate(sums, s, values);
     }
@@ -147,16 +154,16 @@ KERNEL flash(const X_T *qkv, const u32 *first, X_T *o, float *lse, u32 t, double
             float total = softmax.sum[m][h];
             total += __shfl_xor_sync(ALL, total, 1);
             total += __shfl_xor_sync(ALL, total, 2);
-            float by = 1 / total;
+            u32 row = from + warp() * OF_WARP + row_of(m, h);
+            float by = row < n ? 1 / total : 0;
             for (u32 n = 0; n < DT; n++) {
                 for (u32 e = 0; e < 2; e++) sums[m][n][2 * h + e] *= by;
             }
-            u32 row = mine + row_of(m, h);
             float of_row = softmax.max[m][h] * score.factor * (float)LN_2 + log_of(total);
-            if (lane() % 4 == 0 && row < t) lse[(u64)head * t + row] = of_row;
+            if (!CACHED && lane() % 4 == 0 && row < t) lse[(u64)head * t + row] = of_row;
         }
     }
-    write(o + head * DIM, OUT, mine, t, sums, queries + warp() * OF_WARP * PITCH);
+    write(o, OUT, from + warp() * OF_WARP, t, sums, room);
 }
 ENTRY(flash)
 #endif

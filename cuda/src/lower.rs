@@ -90,8 +90,8 @@ pub fn lower(op: Op, card: Card) -> Lowering {
             grad_norm::grad_norm(l, [sums, count, scale], [norm], max_norm)
         }
         Op::LossScale { norm, scale, rule } => grad_norm::loss_scale(l, [norm], [scale], rule),
-        Op::AdamW { g, norm, hyper, p, m, v, beta1, eps, weight_decay } => {
-            adamw::step(l, [g, norm, hyper], [p, m, v], beta1, eps, weight_decay)
+        Op::AdamW { g, norm, hyper, p, m, v, copy, beta1, eps, weight_decay } => {
+            adamw::step(l, [g, norm, hyper], [p, m, v], copy, beta1, eps, weight_decay)
         }
     }
     lowering

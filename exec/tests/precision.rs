@@ -1,12 +1,13 @@
 //! Low-precision storage with f32 master weights, and loss scaling.
 mod common;
-use backend::{DType, LossScale, download_floats};
+use backend::{DType, LossScale, Region, download_floats};
 use common::{Layout, ONE, init, step, train, train_world};
 use exec::{Lanes, State, StepConfig, World};
 use plan::Res;
 
 const BF16: Layout = Layout { dtype: DType::BF16, ..ONE };
 const F16: Layout = Layout { dtype: DType::F16, ..ONE };
+const NARROW: Layout = Layout { narrow_grads: true, ..BF16 };
 
 /// Rounded to so many bits of fraction, to nearest and ties to even.
 fn rounded(x: f32, bits: u32) -> f32 {
@@ -44,7 +45,7 @@ fn the_working_copy_is_the_rounded_master() {
 #[test]
 fn losses_follow_those_of_f32() {
     let (exact, shape) = (train(&ONE, 10), ONE.shape());
-    for (layout, tolerance) in [(BF16, 2e-2), (F16, 3e-3)] {
+    for (layout, tolerance) in [(BF16, 2e-2), (F16, 3e-3), (NARROW, 2e-2)] {
         let low = train(&layout, 10);
         assert_ne!(low.losses, exact.losses);
         for (a, b) in low.losses.iter().zip(&exact.losses) {
@@ -58,7 +59,7 @@ fn losses_follow_those_of_f32() {
 /// The contract of layouts holds in every precision.
 #[test]
 fn layouts_equal_their_twins() {
-    for base in [BF16, F16] {
+    for base in [BF16, F16, NARROW] {
         let tree = Layout { leaves: 4, ..base };
         let want = train(&tree, 5);
         for layout in [
@@ -131,4 +132,12 @@ fn the_scale_follows_its_rule() {
         let norms: Vec<f64> = seen.iter().filter(|s| s.1).map(|s| s.2).collect();
         assert!(norms.iter().all(|n| (0.01..100.0).contains(n)), "norms are without the scale: {norms:?}");
     }
+}
+
+/// Gradients in bf16 take half the memory, and are other numbers.
+#[test]
+fn gradients_may_be_narrow() {
+    let of = |layout: &Layout| layout.programs(&layout.actions())[0].sizes()[Region::Grad as usize];
+    assert!(of(&NARROW) < of(&BF16) * 6 / 10);
+    assert_ne!(train(&NARROW, 3).losses, train(&BF16, 3).losses);
 }

@@ -45,6 +45,7 @@ impl Job {
         let mesh = if problems.is_empty() { mesh } else { Mesh { tensor: Tensor::ALONE, ..mesh } };
         let dtype = config.precision.params.dtype();
         let mut plan = Plan::new(decoder, mesh, dtype, seq_len, config.train.reproducible);
+        plan.grads = config.precision.grads();
         plan.recompute = config.memory.recompute;
         plan.split = config.parallel.pipeline.layers.clone();
         plan.split_backward = config.parallel.pipeline.schedule.splits_backward();

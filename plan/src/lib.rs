@@ -37,8 +37,10 @@ pub struct Plan {
     /// What a rank has of it: a part, where a tensor-parallel group cuts it.
     pub part: Decoder,
     pub mesh: Mesh,
-    /// Parameters and activations. Gradients and optimizer state are kept in its precise type.
+    /// Parameters and activations. Optimizer state is kept in its precise type.
     pub dtype: DType,
+    /// Gradients of parameters: the precise type too, or that of parameters.
+    pub grads: DType,
     /// What is made again in the backward instead of being kept.
     pub recompute: Recompute,
     /// Types of tokens, K: losses are also summed by type.
@@ -85,8 +87,21 @@ impl Plan {
         };
         let buckets: Vec<UnitBucket> = model.unit_range().map(bucket).collect();
         let terms = Terms::new(&part, mesh.tensor, model.heads.kv, &buckets);
-        let (recompute, types, split, split_backward) = (Recompute::NONE, 1, None, false);
-        Plan { model, part, mesh, dtype, recompute, types, positions, leaves, split, split_backward, buckets, terms }
+        Plan {
+            model,
+            part,
+            mesh,
+            dtype,
+            grads: dtype.precise(),
+            recompute: Recompute::NONE,
+            types: 1,
+            positions,
+            leaves,
+            split: None,
+            split_backward: false,
+            buckets,
+            terms,
+        }
     }
 
     pub fn layers(&self, stage: Stage) -> Range<usize> {

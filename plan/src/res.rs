@@ -84,9 +84,9 @@ impl Plan {
         let (region, dtype, len) = match res {
             Res::Param(u) => (Region::Param, self.dtype, self.kept(u, rank).len()),
             Res::Unsharded(u) => (Region::Act, self.dtype, self.bucket(u).padded),
-            Res::Unreduced(u, _) => (Region::Act, self.dtype.precise(), self.bucket(u).padded),
+            Res::Unreduced(u, _) => (Region::Act, self.grads, self.bucket(u).padded),
             Res::Opt(u) => (Region::Optim, self.dtype.precise(), states * self.stepped(u, rank).len()),
-            Res::Grad(u, _) => (Region::Grad, self.dtype.precise(), self.part_range(u, rank).len()),
+            Res::Grad(u, _) => (Region::Grad, self.grads, self.part_range(u, rank).len()),
             Res::Stats => (Region::Misc, DType::F64, stats),
             Res::Count => (Region::Misc, DType::F64, 1),
             Res::Norm => (Region::Misc, DType::F64, 3),

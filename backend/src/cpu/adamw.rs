@@ -55,3 +55,22 @@ pub fn step<E: Real>(
         },
     );
 }
+
+/// The same, and copy becomes p.
+pub fn step_and_copy<E: Real>(
+    pool: &Pool,
+    g: &[E],
+    norm: &[f64],
+    hyper: &[f64],
+    p: &mut [E],
+    m: &mut [E],
+    v: &mut [E],
+    copy: &mut [E],
+    config: Config,
+) {
+    step(pool, g, norm, hyper, p, m, v, config);
+    if norm[2] != 0.0 {
+        let tiles = (pieces(p, TILE), pieces_mut(copy, TILE));
+        pool.over(tiles, |_, (p, copy)| copy.copy_from_slice(p));
+    }
+}

@@ -198,9 +198,12 @@ fn run(pool: &Pool, arena: &mut Arena, op: Op) {
             let ([norm], [scale]) = arena.resolve([norm], [scale]);
             grad_norm::loss_scale(norm.of(), scale.of(), rule)
         }
-        Op::AdamW { g, norm, hyper, p, m, v, beta1, eps, weight_decay } => {
+        Op::AdamW { g, norm, hyper, p, m, v, copy, beta1, eps, weight_decay } => {
             let config = adamw::Config { beta1, eps, weight_decay };
-            kernel!(g => adamw::step([g, norm, hyper], [p, m, v], config))
+            match copy {
+                None => kernel!(g => adamw::step([g, norm, hyper], [p, m, v], config)),
+                Some(copy) => kernel!(g => adamw::step_and_copy([g, norm, hyper], [p, m, v, copy], config)),
+            }
         }
     }
 }

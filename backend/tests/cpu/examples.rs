@@ -342,20 +342,27 @@ fn step(all: &mut Examples, n: usize) {
         scale,
         rule,
     });
-    let squares = Float(exact(draw(6, n).iter().map(|x| x * x).collect()));
-    let hyper = Double(vec![1e-2, 1.0 - 0.9_f64.powi(3), 1.0 - 0.95_f64.powi(3), 0.95]);
-    let tensors =
-        [Float(draw(3, n)), Double(vec![5.0, 0.3, 1.0]), hyper, Float(draw(4, n)), Float(draw(5, n)), squares];
-    all.add(format!("adamw {n}"), tensors, |[g, norm, hyper, p, m, v]| Op::AdamW {
+    let squares = || Float(exact(draw(6, n).iter().map(|x| x * x).collect()));
+    let hyper = || Double(vec![1e-2, 1.0 - 0.9_f64.powi(3), 1.0 - 0.95_f64.powi(3), 0.95]);
+    let norm = || Double(vec![5.0, 0.3, 1.0]);
+    let step = |[g, norm, hyper, p, m, v]: [View; 6], copy: Option<View>| Op::AdamW {
         g,
         norm,
         hyper,
         p,
         m,
         v,
+        copy,
         beta1: 0.9,
         eps: 1e-8,
         weight_decay: 0.1,
+    };
+    let state = || [Float(draw(4, n)), Float(draw(5, n)), squares()];
+    let [p, m, v] = state();
+    all.add(format!("adamw {n}"), [Float(draw(3, n)), norm(), hyper(), p, m, v], move |views| step(views, None));
+    let [p, m, v] = state();
+    all.add(format!("adamw {n} with a copy"), [Float(draw(3, n)), norm(), hyper(), p, m, v, out(n)], {
+        move |[g, norm, hyper, p, m, v, copy]| step([g, norm, hyper, p, m, v], Some(copy))
     });
 }
 

@@ -277,6 +277,6 @@ impl Device {
         let hyper = self.double(&[1e-2, 1.0 - beta1.powi(3), 1.0 - beta2.powi(3), beta2]);
         let norm = self.double(&norm);
         let [g, p, m, v] = [g, p, m, v].map(|x| self.float(x));
-        self.run(Op::AdamW { g, norm, hyper, p, m, v, beta1, eps: 1e-8, weight_decay: 0.1 }, [p, m, v])
+        self.run(Op::AdamW { g, norm, hyper, p, m, v, copy: None, beta1, eps: 1e-8, weight_decay: 0.1 }, [p, m, v])
     }
 }

@@ -1,5 +1,6 @@
 //! Causal attention of packed segments with grouped heads, by tiles (Dao et al. 2022): `kernels/attention.cu` for all types and
-//! shapes, before it [`by_cudnn`] where cuDNN is there and serves, and [`flash`] for those that tensor cores know.
+//! shapes, before it [`by_cudnn`] where cuDNN is there and serves, [`flash`] for those that tensor cores know, [`decode`] for a few
+//! tokens over a cache.
 //!
 //! Which keys a query sees is found once for each token; a tile that lies across segments is like any other.
 use super::rope::rotate;
@@ -26,11 +27,7 @@ pub fn forward(
         return by_cudnn::forward(l, cu_seqlens, spans.span, rotation, [qkv, o, lse], heads, scores);
     }
     rotate(l, spans.span, rotation, qkv, heads, 1.0);
-    if flash::knows(l.card, lse, &[qkv, o], heads, scores) {
-        return flash::forward(l, qkv, spans, [o, lse], heads, scores);
-    }
-    let [q, k, v] = columns(qkv, heads);
-    general(l, [q, k, v], [heads.qkv(), heads.qkv()], spans, o, Some(lse), heads, scores);
+    by_tiles(l, columns(qkv, heads), heads.qkv(), spans, o, Some(lse), heads, scores);
 }
 
 /// qkv rotated, cu_seqlens, o, lse, d_o (T, N H) -> dqkv (T, (N+2K) H)
@@ -48,7 +45,7 @@ pub fn backward(
     let t = qkv.len / heads.qkv();
     let spans = Spans::of_segments(l, cu_seqlens, t, scores);
     let dots = dots(l, [o, d_o], heads);
-    if flash::knows(l.card, lse, &[qkv, o, d_o, dqkv], heads, scores) {
+    if flash::knows(l.card, Some(lse), &[qkv, o, d_o, dqkv], heads, scores) {
         flash::backward(l, [qkv, lse, d_o], spans, dots, dqkv, heads, scores);
     } else {
         general_backward(l, [qkv, o, lse, d_o], spans, dots, dqkv, heads, scores);
@@ -121,21 +118,24 @@ pub fn cached(
         .with([qkv.into(), span.into(), k.into(), v.into()]);
     match decode::cut(l.card, [qkv, k, v], heads) {
         Some(cut) => decode::attend(l, cut, [qkv, k, v], spans, o, heads, scores),
-        None => general(l, [qkv, k, v], [heads.qkv(), width], spans, o, None, heads, scores),
+        None => by_tiles(l, [qkv, k, v], width, spans, o, None, heads, scores),
     }
 }
 
-/// Queries, and keys and values wherever they are, in rows of so many numbers.
-fn general(
+/// Queries in rows of qkv, and keys and values wherever they are, in rows of so many numbers.
+fn by_tiles(
     l: &mut Lowering,
     [q, k, v]: [View; 3],
-    rows: [usize; 2],
+    key_row: usize,
     spans: Spans,
     o: View,
     lse: Option<View>,
     heads: Heads,
     scores: Scores,
 ) {
+    if flash::knows(l.card, lse, &[q, k, v, o], heads, scores) {
+        return flash::forward(l, [q, k, v], key_row, spans, o, lse, heads, scores);
+    }
     let t = o.len / heads.out();
     let (tile, shared) = tile(l, heads, q, 2);
     let slopes = slopes(scores);
@@ -156,8 +156,8 @@ fn general(
             o.into(),
             lse.unwrap_or(o).into(),
             (t as u32).into(),
-            rows[0].into(),
-            rows[1].into(),
+            heads.qkv().into(),
+            key_row.into(),
             scores.scale.into(),
             scores.cap.unwrap_or(0.0).into(),
             slopes[0].into(),

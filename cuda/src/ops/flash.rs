@@ -54,7 +54,7 @@ impl Cut {
             (Kernel::Forward, _) => [cut(1, 8, 64), cut(1, 4, 64), cut(1, 4, 32)],
             (Kernel::OfKeys, ..=64) => [cut(2, 4, 32), cut(1, 4, 64), cut(1, 4, 32)],
             (Kernel::OfKeys, ..=WIDE) => [cut(1, 8, 64), cut(1, 4, 64), cut(1, 4, 32)],
-            (Kernel::OfKeys, _) => [cut(1, 8, 32), cut(1, 4, 32), cut(1, 4, 16)],
+            (Kernel::OfKeys, _) => [cut(1, 8, 32), cut(1, 4, 32), cut(1, 2, 16)],
             (Kernel::OfQueries, ..=WIDE) => [cut(2, 4, 32), cut(1, 4, 64), cut(1, 4, 32)],
             (Kernel::OfQueries, _) => [cut(1, 8, 32), cut(1, 4, 32), cut(1, 4, 16)],
         }
@@ -62,12 +62,12 @@ impl Cut {
 }
 
 /// Whether these tensors are attended to here: all of one type that tensor cores know, in rows of 16 bytes.
-pub fn knows(card: Card, lse: View, tensors: &[View], heads: Heads, scores: Scores) -> bool {
+pub fn knows(card: Card, lse: Option<View>, tensors: &[View], heads: Heads, scores: Scores) -> bool {
     let dtype = tensors[0].dtype;
     let fits = |x: &View| x.dtype == dtype && x.offset.is_multiple_of(16);
     card.arch >= 80
         && matches!(dtype, DType::BF16 | DType::F16)
-        && lse.dtype == DType::F32
+        && lse.is_none_or(|lse| lse.dtype == DType::F32)
         && tensors.iter().all(fits)
         && heads.dim.is_multiple_of(16)
         && heads.dim <= 256
@@ -75,9 +75,22 @@ pub fn knows(card: Card, lse: View, tensors: &[View], heads: Heads, scores: Scor
         && scores.scale > 0.0
 }
 
-/// cu_seqlens (S + 1), qkv rotated (T, (N+2K) H) -> o (T, N H), lse (N, T)
-pub fn forward(l: &mut Lowering, qkv: View, spans: Spans, [o, lse]: [View; 2], heads: Heads, scores: Scores) {
-    launch(l, Kernel::Forward, [], [qkv.into(), spans.first.into(), o.into(), lse.into()], qkv, heads, scores);
+/// q, in rows of qkv, and k, v, in rows of so many numbers -> o (T, N H), lse (N, T). Without lse they are a cache, and the span
+/// says which of its tokens these are.
+pub fn forward(
+    l: &mut Lowering,
+    [q, k, v]: [View; 3],
+    key_row: usize,
+    spans: Spans,
+    o: View,
+    lse: Option<View>,
+    heads: Heads,
+    scores: Scores,
+) {
+    let after = (v.offset - k.offset) / k.dtype.bytes();
+    let with = [("K_ROW", key_row), ("VALUES_AFTER", after), ("CACHED", usize::from(lse.is_none()))];
+    let places = [q.into(), k.into(), spans.span.into(), spans.first.into(), o.into(), lse.unwrap_or(o).into()];
+    launch(l, Kernel::Forward, with, places, o, heads, scores);
 }
 
 /// qkv rotated, o, lse, d_o (T, N H), dots (N, T) = Σ o d_o -> dqkv (T, (N+2K) H), of what is rotated
@@ -92,25 +105,25 @@ pub fn backward(
 ) {
     let args = |sees: Place| [qkv.into(), sees.into(), lse.into(), d_o.into(), dots.into(), dqkv.into()];
     // The sums of both gradients do not fit the registers of a warp; the scores of a second pass cost less than sums in memory.
-    let passes: &[[u32; 2]] = if heads.dim > WIDE { &[[1, 0], [0, 1]] } else { &[[1, 1]] };
+    let passes: &[[usize; 2]] = if heads.dim > WIDE { &[[1, 0], [0, 1]] } else { &[[1, 1]] };
     for [dk, dv] in passes {
         let with = [("WITH_DK", *dk), ("WITH_DV", *dv)];
-        launch(l, Kernel::OfKeys, with, args(spans.last), qkv, heads, scores);
+        launch(l, Kernel::OfKeys, with, args(spans.last), d_o, heads, scores);
     }
-    launch(l, Kernel::OfQueries, [], args(spans.first), qkv, heads, scores);
+    launch(l, Kernel::OfQueries, [], args(spans.first), d_o, heads, scores);
 }
 
 /// One of the kernels; after its own arguments come those that all have.
 fn launch<const M: usize, const N: usize>(
     l: &mut Lowering,
     kernel: Kernel,
-    with: [(&'static str, u32); M],
+    with: [(&'static str, usize); M],
     own: [Arg; N],
-    qkv: View,
+    like_o: View,
     heads: Heads,
     scores: Scores,
 ) {
-    let t = qkv.len / heads.qkv();
+    let t = like_o.len / heads.out();
     let cuts = Cut::of(kernel, heads.dim);
     let cut = cuts.into_iter().find(|cut| cut.shared(kernel, heads.dim) <= l.card.shared).unwrap_or(cuts[2]);
     let (name, entry, blocks_of) = match kernel {
@@ -122,7 +135,7 @@ fn launch<const M: usize, const N: usize>(
     let common: [Arg; 5] =
         [(t as u32).into(), scores.scale.into(), scores.cap.unwrap_or(0.0).into(), slope.into(), slopes.into()];
     let mut launching = of_heads(l.launch(&FLASH, entry), heads, scores)
-        .types([("X_T", qkv.dtype)])
+        .types([("X_T", like_o.dtype)])
         .define(name, 1)
         .define("MT", cut.of_warp)
         .define("WARPS", cut.warps)

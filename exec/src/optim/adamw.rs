@@ -80,12 +80,10 @@ pub(crate) fn step(dev: &mut dyn Backend, config: &OptimizerConfig, plan: &Plan,
             p: p.sub(at, len),
             m: m.sub(at, len),
             v: v.sub(at, len),
+            copy: plan.has_master().then(|| param.sub(at, len)),
             beta1: config.beta1,
             eps: config.eps,
             weight_decay: if run.decay || config.decay_all { config.weight_decay } else { 0.0 },
         });
-    }
-    if plan.has_master() {
-        dev.run(Op::Copy { x: p, y: param });
     }
 }

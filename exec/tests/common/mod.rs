@@ -46,6 +46,8 @@ pub struct Layout {
     pub recompute: Recompute,
     /// Of parameters and activations.
     pub dtype: DType,
+    /// Gradients in the type of parameters.
+    pub narrow_grads: bool,
     pub lanes: Lanes,
     pub threads: usize,
     /// On the engine of processes, over shared memory, instead of that of threads.
@@ -71,6 +73,7 @@ pub const ONE: Layout = Layout {
     ffn: 28,
     recompute: Recompute::NONE,
     dtype: DType::F32,
+    narrow_grads: false,
     lanes: Lanes::Direct,
     threads: 1,
     shared: false,
@@ -88,6 +91,9 @@ impl Layout {
         let model = if self.rich { rich(model) } else { model };
         let mut plan = Plan::new(model, self.mesh(), self.dtype, T, self.leaves);
         plan.recompute = self.recompute;
+        if self.narrow_grads {
+            plan.grads = self.dtype;
+        }
         plan.split_backward = self.policy.splits_backward();
         plan.types = TYPES;
         plan

@@ -47,6 +47,9 @@ impl Precision {
 #[serde(deny_unknown_fields, default)]
 pub struct PrecisionConfig {
     pub params: Precision,
+    /// Gradients of parameters: "f32", which is the default, or in half the memory the type of 16-bit parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grads: Option<Precision>,
     /// On a card: the same bits in every run. Without it the fastest way of each product is found by timing.
     pub deterministic: bool,
     /// By default only f16 has it.
@@ -85,6 +88,10 @@ impl Default for LossScaleConfig {
 }
 
 impl PrecisionConfig {
+    pub fn grads(&self) -> DType {
+        self.grads.map_or(self.params.dtype().precise(), Precision::dtype)
+    }
+
     /// The scale to begin with, and its rule.
     pub fn scaling(&self) -> (f64, Option<LossScale>) {
         let given = match (&self.loss_scale, self.params) {
@@ -104,8 +111,14 @@ impl PrecisionConfig {
     }
 
     pub fn problems(&self) -> Vec<String> {
-        let Some(s) = &self.loss_scale else { return vec![] };
         let mut out = vec![];
+        let (params, precise) = (self.params.dtype(), self.params.dtype().precise());
+        if ![params, precise].contains(&self.grads()) || self.grads == Some(Precision::Tf32) {
+            let grads = self.grads.unwrap_or_default();
+            let way_out = "remove it, or give the type of 16-bit parameters";
+            out.push(format!("precision.grads = \"{grads}\" beside params = \"{}\": {way_out}", self.params));
+        }
+        let Some(s) = &self.loss_scale else { return out };
         let mut check = |key: &str, x: f64, fits: bool, way_out: &str| {
             if !fits || !x.is_finite() {
                 out.push(format!("precision.loss_scale.{key} = {x}: {way_out}"));
