@@ -42,6 +42,9 @@ impl Copies {
             stretch.at = copies.bytes + stretch.from % ALIGN;
             copies.bytes = (stretch.at + stretch.to - stretch.from).next_multiple_of(ALIGN);
         }
+        let moved: Vec<View> = copies.views().into_iter().map(|view| copies.place(0, view)).collect();
+        let (reads, writes) = copies.op(0).views();
+        assert_eq!([reads, writes].concat(), moved, "{op:?}: every tensor is moved");
         copies.number = all.div_ceil(copies.bytes.max(1)).clamp(1, 64);
         copies
     }
@@ -147,7 +150,7 @@ impl Op {
             LogitParts: labels logits parts; LossOfParts: labels types parts stats;
             LogitGradient: labels count scale parts logits;
             SoftCap: z; SumSquares: x sums; GradNorm: sums count scale norm; LossScale: norm scale;
-            AdamW: g norm hyper p m v;
+            AdamW: g norm hyper p m v copy;
         }
         op
     }

@@ -3,7 +3,7 @@
 mod numerics;
 mod text;
 
-pub use numerics::Precision;
+pub use numerics::{Precision, PrecisionConfig};
 
 use crate::course::{Course, RampUp, parse_batches};
 use crate::device::Device;
@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow, bail};
 use data::{DataConfig, TokenizerConfig};
 use exec::OptimizerConfig;
 use model::ModelConfig;
-use numerics::{LossConfig, PrecisionConfig};
+use numerics::LossConfig;
 use plan::{ParallelConfig, Recompute};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

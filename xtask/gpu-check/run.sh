@@ -78,7 +78,8 @@ check numbers-ops 150 ops --nocapture "${names[@]}"
 check numbers-attention 90 attention --nocapture ${small:+rotated_both_ways}
 check numbers-attention-ours 90 env INTERNEVO_TEST_ATTENTION=ours attention --nocapture ${small:+rotated_both_ways}
 
-# 3. Steps: ours, then PyTorch's on the same card. 7B does not fit into 80 GB; fewer layers have nearly the same MFU.
+# 3. Steps: ours, then PyTorch's on the same card. Where 7B does not fit, with gradients in bf16; then with fewer layers, which
+# have nearly the same MFU.
 bench() {
     local name=$1 shape=$2 && shift 2
     local ours=(internevo bench step --device "$device" --precision bf16 --preset "$shape" --steps "$steps" --json)
@@ -88,7 +89,10 @@ bench() {
 for shape in "${shapes[@]}"; do
     bench "step-$shape" "$shape"
     if [[ ! $small && ! $(number "step-$shape.json" mfu) ]]; then
-        layers=8 && bench "step-$shape-8-layers" "$shape"
+        bench "step-$shape-bf16-gradients" "$shape" --grads bf16
+        if [[ ! $(number "step-$shape-bf16-gradients.json" mfu) ]]; then
+            layers=8 && bench "step-$shape-8-layers" "$shape"
+        fi
     fi
     bench "step-$shape-recompute" "$shape" --recompute
     if [[ $torch && ! $small ]]; then

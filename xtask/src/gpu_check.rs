@@ -94,7 +94,7 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
 fn binaries(root: &Path, package: &str, tests: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let mut command = cargo(root);
     command.args(["test", "--locked", "--release", "--no-run", "--message-format=json", "-p", package]);
-    tests.iter().for_each(|test| drop(command.args(["--test", test])));
+    command.args(tests.iter().flat_map(|test| ["--test", test]));
     let out = command.stderr(Stdio::inherit()).output().context("cargo does not start")?;
     ensure!(out.status.success(), "the tests of {package} do not build");
     let text = String::from_utf8(out.stdout).context("cargo's messages are no text")?;

@@ -31,6 +31,9 @@ pub struct Args {
     /// Numbers of parameters and activations: f32, tf32, bf16, f16 or f64
     #[arg(long, default_value_t = Precision::F32)]
     precision: Precision,
+    /// Gradients of parameters in another type than f32: that of 16-bit parameters
+    #[arg(long)]
+    grads: Option<Precision>,
     #[command(flatten)]
     on: DeviceArg,
     /// Compute threads; by default one a core
@@ -48,6 +51,7 @@ pub fn main(args: &Args) -> Result<()> {
     let mut shape = args.preset.shape();
     shape.model.layers = 1;
     shape.precision = args.precision;
+    shape.grads = args.grads;
     shape.seq_len = args.seq_len.map_or(shape.seq_len, |len| len as usize);
     let threads = args.threads.map_or_else(job::cores, usize::from);
     let numerics = Numerics { f32: shape.precision.products(), ..Numerics::default() };

@@ -1,5 +1,5 @@
 //! What is benchmarked: shapes to compare with others, or that of a run file.
-use crate::config::{Precision, listed};
+use crate::config::{Precision, PrecisionConfig, listed};
 use anyhow::{Result, bail};
 use backend::Heads;
 use clap::ValueEnum;
@@ -40,6 +40,7 @@ impl Preset {
             sequences,
             step: StepConfig::default(),
             precision: Precision::F32,
+            grads: None,
             recompute: Recompute::NONE,
         }
     }
@@ -52,6 +53,8 @@ pub struct Shape {
     pub sequences: usize,
     pub step: StepConfig,
     pub precision: Precision,
+    /// Numbers of the gradients of parameters, if they are not f32.
+    pub grads: Option<Precision>,
     pub recompute: Recompute,
 }
 
@@ -62,11 +65,13 @@ impl Shape {
 
     /// A training step of one micro-batch.
     pub fn programs(&self) -> Result<(Arc<Plan>, RankPrograms)> {
-        let problems = self.model.problems();
+        let numbers = PrecisionConfig { params: self.precision, grads: self.grads, ..PrecisionConfig::default() };
+        let problems = [self.model.problems(), numbers.problems()].concat();
         if !problems.is_empty() {
             bail!("{}", listed(&problems));
         }
         let mut plan = Plan::new(self.model.clone(), Mesh::SOLO, self.precision.dtype(), self.seq_len, 0);
+        plan.grads = numbers.grads();
         plan.recompute = self.recompute;
         let plan = Arc::new(plan);
         let of_step = StepShape { phase: Phase::Train, t: self.tokens(), micros: 1 };

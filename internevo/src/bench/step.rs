@@ -44,6 +44,9 @@ pub struct Args {
     /// Numbers of parameters and activations: f32, tf32, bf16, f16 or f64; by default f32, or as the run file says
     #[arg(long)]
     precision: Option<Precision>,
+    /// Gradients of parameters in another type than f32: that of 16-bit parameters
+    #[arg(long)]
+    grads: Option<Precision>,
     /// So many layers, where a card has no memory for all; everything that is told is of the smaller model
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
@@ -70,12 +73,20 @@ pub fn main(args: &Args) -> Result<()> {
             let run = RunConfig::load(config, &args.set)?;
             let model = show::decoder(&run)?;
             let step = StepConfig { optimizer: run.optimizer.clone(), ..StepConfig::default() };
-            let (precision, recompute) = (run.precision.params, run.memory.recompute);
-            Shape { model, seq_len: run.data.seq_len, sequences: run.data.micro_batch_size, step, precision, recompute }
+            Shape {
+                model,
+                seq_len: run.data.seq_len,
+                sequences: run.data.micro_batch_size,
+                step,
+                precision: run.precision.params,
+                grads: run.precision.grads,
+                recompute: run.memory.recompute,
+            }
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
     shape.precision = args.precision.unwrap_or(shape.precision);
+    shape.grads = args.grads.or(shape.grads);
     shape.model.layers = args.layers.map_or(shape.model.layers, |layers| layers as usize);
     if args.recompute {
         shape.recompute = Recompute::Layers(1.0);
