@@ -59,7 +59,7 @@ number() {
 
 : >summary.txt
 if [[ $small ]]; then
-    quick=--quick shapes=(15m) layers=2 steps=1 ops=(--preset 15m --seq-len 16 --quick) config=small.toml
+    quick=--quick shapes=(15m) layers= steps=1 ops=(--preset 15m --seq-len 16 --quick) config=small.toml
     names=(in_f32 rows_) models=(llama_mha)
 else
     quick= shapes=(7b 1.8b) layers= steps=5 ops=() config=start.toml names=() models=()
@@ -82,7 +82,8 @@ check numbers-attention-ours 90 env INTERNEVO_TEST_ATTENTION=ours attention --no
 # have nearly the same MFU.
 bench() {
     local name=$1 shape=$2 && shift 2
-    local ours=(internevo bench step --device "$device" --precision bf16 --preset "$shape" --steps "$steps" --json)
+    local ours=(internevo bench step --device "$device" --precision bf16 --steps "$steps" --json)
+    if [[ $small ]]; then ours+=("$here/small.toml"); else ours+=(--preset "$shape"); fi
     [[ $layers ]] && ours+=(--layers "$layers")
     check "$name.json" 120 "${ours[@]}" "$@"
 }
