@@ -46,6 +46,9 @@ pub struct Args {
     /// Numbers of parameters and activations: f32, tf32, bf16, f16 or f64; by default f32, or as the run file says
     #[arg(long)]
     precision: Option<Precision>,
+    /// Micro-batches of a step
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    micro_batches: u16,
     /// Make all activations again in the backward
     #[arg(long)]
     recompute: bool,
@@ -89,11 +92,12 @@ impl Preset {
             step: StepConfig::default(),
             precision: Precision::F32,
             recompute: Recompute::NONE,
+            micros: 1,
         }
     }
 }
 
-/// One micro-batch a step, on one rank.
+/// A step on one rank.
 struct Shape {
     model: Decoder,
     seq_len: usize,
@@ -101,11 +105,17 @@ struct Shape {
     step: StepConfig,
     precision: Precision,
     recompute: Recompute,
+    /// Micro-batches of a step.
+    micros: usize,
 }
 
 impl Shape {
+    /// Of a micro-batch.
     fn tokens(&self) -> usize {
         self.seq_len * self.sequences
+    }
+    fn tokens_per_step(&self) -> usize {
+        self.tokens() * self.micros
     }
 }
 
@@ -122,10 +132,19 @@ pub fn main(args: &Args) -> Result<()> {
             let model = show::decoder(&run)?;
             let step = StepConfig { optimizer: run.optimizer.clone(), ..StepConfig::default() };
             let (precision, recompute) = (run.precision.params, run.memory.recompute);
-            Shape { model, seq_len: run.data.seq_len, sequences: run.data.micro_batch_size, step, precision, recompute }
+            Shape {
+                model,
+                seq_len: run.data.seq_len,
+                sequences: run.data.micro_batch_size,
+                step,
+                precision,
+                recompute,
+                micros: 1,
+            }
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
+    shape.micros = args.micro_batches.into();
     shape.precision = args.precision.unwrap_or(shape.precision);
     if args.recompute {
         shape.recompute = Recompute::Layers(1.0);
@@ -155,7 +174,7 @@ impl Bench {
         let mut plan = Plan::new(shape.model.clone(), Mesh::SOLO, shape.precision.dtype(), shape.seq_len, 0);
         plan.recompute = shape.recompute;
         let plan = Arc::new(plan);
-        let of_step = StepShape { phase: Phase::Train, t: shape.tokens(), micros: 1 };
+        let of_step = StepShape { phase: Phase::Train, t: shape.tokens(), micros: shape.micros };
         let programs = RankPrograms::new(&plan, RankId(0), &[of_step], PipelineSchedule::OneFOneB);
         job::check_memory(on, None, (&plan, &shape.step), std::slice::from_ref(&programs), 1, |_, _| {
             "try a smaller micro-batch".into()
@@ -320,7 +339,7 @@ fn measure(bench: &mut Bench, steps: u32, peak: &Peak) -> Result<Results> {
 
 impl Results {
     fn report(&self, shape: &Shape, on: &On, peak: &Peak, json: bool) {
-        let (tokens, seconds) = (shape.tokens() as f64, self.step.as_secs_f64());
+        let (tokens, seconds) = (shape.tokens_per_step() as f64, self.step.as_secs_f64());
         let millis = |d: Duration| d.as_secs_f64() * 1e3;
         let flops = shape.model.flops_per_token(shape.seq_len) * tokens;
         let in_products: f64 = self.kinds.iter().filter(|(n, _)| n.starts_with("linear")).map(|(_, k)| k.flops).sum();
@@ -331,7 +350,7 @@ impl Results {
             let kinds: serde_json::Map<_, _> =
                 self.kinds.iter().map(|(name, k)| (name.to_string(), json!(millis(median(&k.times))))).collect();
             let row = json!({
-                "parameters": shape.model.parameters(), "tokens_per_step": shape.tokens(), "on": on.name(), "precision": shape.precision,
+                "parameters": shape.model.parameters(), "tokens_per_step": shape.tokens_per_step(), "on": on.name(), "precision": shape.precision,
                 "step_ms": millis(self.step), "best_step_ms": millis(self.best), "tokens_per_s": rate,
                 "products_ms": millis(self.products), "step_over_products": over, "gflops": gflops,
                 "products_gflops": alone, "peak_gflops": self.peak, "mfu": self.peak.map(|peak| gflops / peak), "peak_memory_bytes": peak_memory(), "operations_ms": kinds,
@@ -340,8 +359,9 @@ impl Results {
             return;
         }
         println!(
-            "{:.2} M parameters, {} sequences of {}, {}, on {}",
+            "{:.2} M parameters, {} x {} sequences of {}, {}, on {}",
             shape.model.parameters() as f64 / 1e6,
+            shape.micros,
             shape.sequences,
             shape.seq_len,
             shape.precision,
