@@ -22,7 +22,7 @@ pub enum Lib {
 pub const LIBS: [Lib; 4] = [Lib::Driver, Lib::Nvrtc, Lib::CublasLt, Lib::Cudnn];
 
 /// The versions with which this program is known to work begin here, as the libraries count them.
-const OLDEST_DRIVER: i32 = 12_000;
+const OLDEST_DRIVER: i32 = 12_080;
 const OLDEST_NVRTC: (i32, i32) = (12, 0);
 const OLDEST_CUBLASLT: usize = 120_000;
 
@@ -36,11 +36,14 @@ impl Lib {
         }
     }
 
-    /// File names, the newest first.
-    fn files(self) -> &'static [&'static str] {
+    /// File names, the newest first; of those that make code or launch it, only what a driver for this CUDA takes.
+    fn files(self, cuda: Option<i32>) -> &'static [&'static str] {
+        let old = cuda.is_some_and(|major| major < 13);
         match self {
             Lib::Driver => &["libcuda.so.1"],
+            Lib::Nvrtc if old => &["libnvrtc.so.12"],
             Lib::Nvrtc => &["libnvrtc.so.13", "libnvrtc.so.12"],
+            Lib::CublasLt if old => &["libcublasLt.so.12"],
             Lib::CublasLt => &["libcublasLt.so.13", "libcublasLt.so.12"],
             Lib::Cudnn => &["libcudnn.so.9"],
         }
@@ -66,7 +69,11 @@ impl Lib {
                 let code = unsafe { driver::sys::cuDriverGetVersion(&mut version) };
                 code.result().map_err(|e| e.to_string())?;
                 let text = format!("{}.{}", version / 1000, version % 1000 / 10);
-                if version < OLDEST_DRIVER { too_old(&format!("for CUDA {text}"), "12.0") } else { Ok(text) }
+                if version < OLDEST_DRIVER {
+                    too_old(&format!("for CUDA {text}"), "one for CUDA 12.8 or newer")
+                } else {
+                    Ok(text)
+                }
             }
             Lib::Nvrtc => {
                 let (mut major, mut minor) = (0, 0);
@@ -98,6 +105,8 @@ pub struct Search {
     pub given: Vec<PathBuf>,
     /// Where else, if the linker does not know.
     pub folders: Vec<PathBuf>,
+    /// The major version of CUDA that the driver is for, once that is known.
+    pub cuda: Option<i32>,
 }
 
 impl Search {
@@ -118,7 +127,14 @@ impl Search {
         let local = list("HOME").into_iter().map(|home| home.join(".local"));
         let sites = prefixes.chain(local).flat_map(|prefix| sites(&prefix)).chain(list("PYTHONPATH"));
         folders.extend(sites.flat_map(|site| children(&site.join("nvidia"))).map(|package| package.join("lib")));
-        Search { given: list("INTERNEVO_CUDA_LIBRARIES"), folders }
+        Search { given: list("INTERNEVO_CUDA_LIBRARIES"), folders, cuda: None }
+    }
+
+    /// Loads the driver; what is looked for later has to go with it.
+    pub fn driver(&mut self) -> Result<Loaded, Missing> {
+        let driver = self.load(Lib::Driver)?;
+        self.cuda = driver.version.split('.').next().and_then(|major| major.parse().ok());
+        Ok(driver)
     }
 
     /// Loads a library and checks its version.
@@ -126,10 +142,11 @@ impl Search {
         let missing = |why: String| Missing { lib, why };
         let places = || {
             let in_folders = |folders: &[PathBuf]| -> Vec<PathBuf> {
-                folders.iter().flat_map(|folder| lib.files().iter().map(move |file| folder.join(file))).collect()
+                let files = lib.files(self.cuda);
+                folders.iter().flat_map(|folder| files.iter().map(move |file| folder.join(file))).collect()
             };
             let here = |paths: Vec<PathBuf>| paths.into_iter().filter(|path| path.exists());
-            let by_name = lib.files().iter().map(PathBuf::from);
+            let by_name = lib.files(self.cuda).iter().map(PathBuf::from);
             here(in_folders(&self.given)).chain(by_name).chain(here(in_folders(&self.folders)))
         };
         let mut why = "not found".to_string();
@@ -210,7 +227,7 @@ impl fmt::Display for Missing {
             f,
             "{} ({}): {why}; {way_out}, or name its folder in INTERNEVO_CUDA_LIBRARIES",
             lib.name(),
-            lib.files()[0]
+            lib.files(None)[0]
         )
     }
 }

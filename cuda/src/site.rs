@@ -34,7 +34,9 @@ impl Site {
         f32: F32Products,
         deterministic: bool,
     ) -> Result<Site, String> {
-        for lib in [Lib::Driver, Lib::Nvrtc, Lib::CublasLt] {
+        let mut search = search.clone();
+        search.driver().map_err(|missing| missing.to_string())?;
+        for lib in [Lib::Nvrtc, Lib::CublasLt] {
             search.load(lib).map_err(|missing| missing.to_string())?;
         }
         let card = Card::open(ordinal)?;

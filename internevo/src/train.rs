@@ -133,6 +133,7 @@ fn train_rank(run: &Run, rank: &mut Rank, control: &mut Control) -> Result<bool>
         log: RankLog::open(&run.folder.logs(), rank.id.0)?,
         watch: Watch::new(config.metrics.spike_factor, config.metrics.slow_factor),
         report: control.leads().then(|| run.report()).transpose()?,
+        ahead: None,
     };
     if run.first == 0 && config.train.validate_every > 0 {
         validate(run, rank, 0, &mut at)?;
@@ -181,7 +182,12 @@ struct Loop {
     watch: Watch,
     /// Of rank 0.
     report: Option<Report>,
+    /// Number and inputs of the next step, or why it will fail.
+    ahead: Option<(u64, Result<StepInputs>)>,
 }
+
+/// The micro-batches of a rank for a step, and what they are made of.
+type StepInputs = (Vec<Vec<u32>>, Intake);
 
 impl Loop {
     /// Into the rank's log, and by rank 0 on the screen.
@@ -197,14 +203,15 @@ fn train_step(run: &Run, rank: &mut Rank, control: &mut Control, index: u64, at:
     let (config, job, id) = (run.config, &run.job, rank.id);
     let (step, program) = (index + 1, job.step_program(index));
     let (shape, lr) = (job.train[program], config.lr_schedule.lr(config.optimizer.lr, index, config.train.steps));
-    let (began, first_micro, mut intake) = (Instant::now(), job.first_micro(index), Intake::default());
-    let slabs = slabs(job, id, shape, |k| {
-        let batch = run.data.train.micro_batch(first_micro + k)?;
-        intake.add(&batch.cu_seqlens);
-        Ok(batch)
-    })?;
+    let began = Instant::now();
+    let ahead = at.ahead.take().filter(|(of, _)| *of == index);
+    let (slabs, intake) = ahead.map_or_else(|| inputs(run, id, index), |(_, inputs)| inputs)?;
     let update = at.progress.updates + 1;
     exec::run(rank, program, Hyper { lr, step: update }, &mut |m| slabs[m.0].clone())?;
+    // A card is at work now, and the host need not wait.
+    if step < config.train.steps && !job.course.skips(step) {
+        at.ahead = Some((step, inputs(run, id, step)));
+    }
     let result = rank.step_result(program);
     let took = began.elapsed();
 
@@ -259,6 +266,17 @@ fn train_step(run: &Run, rank: &mut Rank, control: &mut Control, index: u64, at:
         );
     }
     Ok(())
+}
+
+fn inputs(run: &Run, id: RankId, index: u64) -> Result<StepInputs> {
+    let (job, mut intake) = (&run.job, Intake::default());
+    let (shape, first_micro) = (job.train[job.step_program(index)], job.first_micro(index));
+    let slabs = slabs(job, id, shape, |k| {
+        let batch = run.data.train.micro_batch(first_micro + k)?;
+        intake.add(&batch.cu_seqlens);
+        Ok(batch)
+    })?;
+    Ok((slabs, intake))
 }
 
 /// From the first forward to the end of the last backward.

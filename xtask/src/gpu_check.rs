@@ -93,7 +93,15 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
 /// Test binaries by name, built.
 fn binaries(root: &Path, package: &str, tests: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let mut command = cargo(root);
-    command.args(["test", "--locked", "--release", "--no-run", "--message-format=json-render-diagnostics", "-p", package]);
+    command.args([
+        "test",
+        "--locked",
+        "--release",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+        "-p",
+        package,
+    ]);
     command.args(tests.iter().flat_map(|test| ["--test", test]));
     let out = command.stderr(Stdio::inherit()).output().context("cargo does not start")?;
     ensure!(out.status.success(), "the tests of {package} do not build");

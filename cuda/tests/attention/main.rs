@@ -101,7 +101,7 @@ impl Both {
 
 /// Whether a card with tensor cores uses them.
 fn on_tensor_cores(op: Op) -> bool {
-    let card = Card { arch: 90, multiprocessors: 132, shared: 227 << 10 };
+    let card = Card { arch: 90, multiprocessors: 132, shared: 227 << 10, cudnn: None };
     lower(op, card)
         .work
         .iter()

@@ -42,11 +42,12 @@ impl Preset {
             precision: Precision::F32,
             grads: None,
             recompute: Recompute::NONE,
+            micros: 1,
         }
     }
 }
 
-/// One micro-batch a step, on one rank.
+/// A step on one rank.
 pub struct Shape {
     pub model: Decoder,
     pub seq_len: usize,
@@ -56,14 +57,20 @@ pub struct Shape {
     /// Numbers of the gradients of parameters, if they are not f32.
     pub grads: Option<Precision>,
     pub recompute: Recompute,
+    /// Micro-batches of a step.
+    pub micros: usize,
 }
 
 impl Shape {
+    /// Of a micro-batch.
     pub fn tokens(&self) -> usize {
         self.seq_len * self.sequences
     }
+    pub fn tokens_per_step(&self) -> usize {
+        self.tokens() * self.micros
+    }
 
-    /// A training step of one micro-batch.
+    /// A training step.
     pub fn programs(&self) -> Result<(Arc<Plan>, RankPrograms)> {
         let numbers = PrecisionConfig { params: self.precision, grads: self.grads, ..PrecisionConfig::default() };
         let problems = [self.model.problems(), numbers.problems()].concat();
@@ -74,7 +81,7 @@ impl Shape {
         plan.grads = numbers.grads();
         plan.recompute = self.recompute;
         let plan = Arc::new(plan);
-        let of_step = StepShape { phase: Phase::Train, t: self.tokens(), micros: 1 };
+        let of_step = StepShape { phase: Phase::Train, t: self.tokens(), micros: self.micros };
         let programs = RankPrograms::new(&plan, RankId(0), &[of_step], PipelineSchedule::OneFOneB);
         Ok((plan, programs))
     }

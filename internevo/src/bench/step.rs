@@ -50,6 +50,9 @@ pub struct Args {
     /// So many layers, where a card has no memory for all; everything that is told is of the smaller model
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
+    /// Micro-batches of a step
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    micro_batches: u16,
     /// Make all activations again in the backward
     #[arg(long)]
     recompute: bool,
@@ -81,10 +84,12 @@ pub fn main(args: &Args) -> Result<()> {
                 precision: run.precision.params,
                 grads: run.precision.grads,
                 recompute: run.memory.recompute,
+                micros: 1,
             }
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
+    shape.micros = args.micro_batches.into();
     shape.precision = args.precision.unwrap_or(shape.precision);
     shape.grads = args.grads.or(shape.grads);
     shape.model.layers = args.layers.map_or(shape.model.layers, |layers| layers as usize);
@@ -234,6 +239,14 @@ impl Peak {
     }
 }
 
+/// The most that this process had, or what of a card is taken, by whomever: a run takes all of its memory before it begins.
+fn memory(on: &On) -> Option<usize> {
+    match on {
+        On::Cpu => peak_memory(),
+        On::Card(site) => Some(site.card.memory - site.card.free()),
+    }
+}
+
 struct Results {
     step: Duration,
     best: Duration,
@@ -262,7 +275,7 @@ fn measure(bench: &mut Bench, steps: u32, peak: &Peak) -> Result<Results> {
 
 impl Results {
     fn report(&self, shape: &Shape, on: &On, peak: &Peak, json: bool) {
-        let (tokens, seconds) = (shape.tokens() as f64, self.step.as_secs_f64());
+        let (tokens, seconds) = (shape.tokens_per_step() as f64, self.step.as_secs_f64());
         let millis = |d: Duration| d.as_secs_f64() * 1e3;
         let flops = shape.model.flops_per_token(shape.seq_len) * tokens;
         let in_products: f64 = self.kinds.iter().filter(|(n, _)| n.starts_with("linear")).map(|(_, k)| k.flops).sum();
@@ -273,17 +286,18 @@ impl Results {
             let kinds: serde_json::Map<_, _> =
                 self.kinds.iter().map(|(name, k)| (name.to_string(), json!(millis(median(&k.times))))).collect();
             let row = json!({
-                "parameters": shape.model.parameters(), "tokens_per_step": shape.tokens(), "on": on.name(), "precision": shape.precision,
+                "parameters": shape.model.parameters(), "tokens_per_step": shape.tokens_per_step(), "on": on.name(), "precision": shape.precision,
                 "step_ms": millis(self.step), "best_step_ms": millis(self.best), "tokens_per_s": rate,
                 "products_ms": millis(self.products), "step_over_products": over, "gflops": gflops,
-                "products_gflops": alone, "peak_gflops": self.peak, "mfu": self.peak.map(|peak| gflops / peak), "peak_memory_bytes": peak_memory(), "operations_ms": kinds,
+                "products_gflops": alone, "peak_gflops": self.peak, "mfu": self.peak.map(|peak| gflops / peak), "peak_memory_bytes": memory(on), "operations_ms": kinds,
             });
             println!("{row}");
             return;
         }
         println!(
-            "{:.2} M parameters, {} sequences of {}, {}, on {}",
+            "{:.2} M parameters, {} x {} sequences of {}, {}, on {}",
             shape.model.parameters() as f64 / 1e6,
+            shape.micros,
             shape.sequences,
             shape.seq_len,
             shape.precision,
@@ -303,7 +317,7 @@ impl Results {
                 100.0 * gflops / most
             );
         }
-        if let Some(bytes) = peak_memory() {
+        if let Some(bytes) = memory(on) {
             println!("peak memory     {:>12}", human(bytes));
         }
         println!("\n{:24} {:>6} {:>9} {:>7} {:>9} {:>7}", "operation", "calls", "ms", "%", "GFLOP/s", "GB/s");

@@ -93,7 +93,9 @@ fn mpi() -> Found {
 }
 
 fn libraries() -> Vec<Found> {
-    let search = search();
+    let mut search = search();
+    // What it takes, the others have to be; that it is missing is told below.
+    let _ = search.driver();
     let look = |lib: cuda::Lib| {
         let found = search.load(lib).map(|found| (found.version, found.path.display().to_string()));
         Found::new(lib.name(), found.map_err(|missing| missing.to_string()))
