@@ -34,6 +34,7 @@ pub use lane::Lane;
 pub use libraries::{LIBS, Lib, Loaded as LoadedLibrary, Missing, Search};
 pub use lower::lower;
 pub use nvml::{Nvml, State};
+pub use ops::{SOURCES, collectives::tree_sum};
 pub use peak::{Usual, nominal, usual};
 pub use products::F32Products;
 pub use site::Site;

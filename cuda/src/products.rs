@@ -176,13 +176,14 @@ impl Products {
             (DType::F32, F32Products::Tf32) => (Compute::CUBLAS_COMPUTE_32F_FAST_TF32, Type::CUDA_R_32F),
             _ => (Compute::CUBLAS_COMPUTE_32F, Type::CUDA_R_32F),
         };
-        let ours = |what: &str| format!("cuBLASLt, {what} for {kind:?}");
+        let ours = |code: Result<(), result::CublasError>| code.unwrap_or_else(|e| panic!("cuBLASLt, {kind:?}: {e:?}"));
         // A row-major (rows, columns) as the library sees it: (columns, rows), and back where it lies transposed.
         let layout = |dtype, rows: usize, columns: usize| {
-            result::create_matrix_layout(dtype, columns as u64, rows as u64, columns as i64).expect(&ours("a layout"))
+            let layout = result::create_matrix_layout(dtype, columns as u64, rows as u64, columns as i64);
+            layout.expect("a layout is memory")
         };
-        let product = result::create_matmul_desc(compute, scale).expect(&ours("a descriptor"));
-        let preference = result::create_matmul_pref().expect(&ours("a preference"));
+        let product = result::create_matmul_desc(compute, scale).expect("a descriptor is memory");
+        let preference = result::create_matmul_pref().expect("a preference is memory");
         // SAFETY: attributes are as large as the library says; descriptors that are not kept are destroyed.
         unsafe {
             let op = |transposed: bool| i32::from(transposed);
@@ -190,7 +191,7 @@ impl Products {
                 [(OfProduct::CUBLASLT_MATMUL_DESC_TRANSA, op(b)), (OfProduct::CUBLASLT_MATMUL_DESC_TRANSB, op(a))]
             {
                 let value = (&raw const transposed).cast();
-                result::set_matmul_desc_attribute(product, which, value, 4).expect(&ours("transposition"));
+                ours(result::set_matmul_desc_attribute(product, which, value, 4));
             }
             // Sums of parts are added in f32 and in one order.
             let reduction = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
@@ -202,12 +203,11 @@ impl Products {
                 (Prefer::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, aligned_c),
                 (Prefer::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, aligned_d),
             ] {
-                result::set_matmul_pref_attribute(preference, which, (&raw const value).cast(), 4)
-                    .expect(&ours("a preference"));
+                ours(result::set_matmul_pref_attribute(preference, which, (&raw const value).cast(), 4));
             }
             let most_bytes = Prefer::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             let bytes = (&raw const self.workspace).cast();
-            result::set_matmul_pref_attribute(preference, most_bytes, bytes, 8).expect(&ours("the workspace"));
+            ours(result::set_matmul_pref_attribute(preference, most_bytes, bytes, 8));
 
             let stored = |rows, columns, transposed| if transposed { [columns, rows] } else { [rows, columns] };
             let ([rows_a, columns_a], [rows_b, columns_b]) = (stored(m, k, a), stored(k, n, b));
@@ -227,8 +227,9 @@ impl Products {
                 found.as_mut_ptr(),
                 &mut count,
             );
-            result::destroy_matmul_pref(preference).expect(&ours("destroy"));
-            assert!(code == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS && count > 0, "{} {code:?}", ours("no way"));
+            ours(result::destroy_matmul_pref(preference));
+            let found_some = code == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS && count > 0;
+            assert!(found_some, "cuBLASLt has no way for {kind:?}: {code:?}");
             let good = found.iter().take(count as usize);
             let good = good.filter(|found| found.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
             good.map(|found| Way { product, layouts, algorithm: found.algo }).collect()

@@ -53,7 +53,8 @@ impl Needs {
                         self.products.push(p);
                     }
                 }
-                Work::Attend(Attend { pass, shape, .. }) => {
+                Work::Attend(attend) => {
+                    let Attend { pass, shape, .. } = *attend;
                     if !self.attends.contains(&(pass, shape)) {
                         self.attends.push((pass, shape));
                     }

@@ -186,7 +186,7 @@ pub struct Attend {
 pub enum Work {
     Launch(Launch),
     Product(Product),
-    Attend(Attend),
+    Attend(Box<Attend>),
     /// Bytes from one place to another.
     Copy {
         from: View,

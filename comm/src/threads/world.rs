@@ -18,9 +18,12 @@ pub struct Threads<M: Mover = Host> {
 
 type Group = (String, Vec<usize>);
 
+/// A board, and who has joined it.
+type Joined<M> = (Arc<Board<M>>, Vec<bool>);
+
 struct Table<M: Mover> {
-    /// Those that not all members have joined, and who has.
-    boards: HashMap<(Group, usize), (Arc<Board<M>>, Vec<bool>)>,
+    /// Those that not all members have joined, by how many of the same group there were before.
+    boards: HashMap<(Group, usize), Joined<M>>,
     /// Ranks whose engine was dropped, in a panic too: they join nothing any more.
     gone: Vec<bool>,
 }

@@ -37,7 +37,7 @@ pub fn forward(
     let mut attend = around(l, Pass::Forward, cu_seqlens, qkv, o, heads, scores);
     attend.lse = l.scratch(DType::F32, lse.len);
     let (from, t) = (attend.lse, attend.shape.tokens);
-    l.work.push(Work::Attend(attend));
+    l.work.push(Work::Attend(Box::new(attend)));
     transpose(l, from, lse.into(), [t, heads.n]);
 }
 
@@ -56,7 +56,7 @@ pub fn backward(
     transpose(l, lse.into(), attend.lse, [heads.n, t]);
     attend.d_o = d_o.into();
     attend.gradients = [heads.n, heads.kv, heads.kv].map(|n| l.scratch(qkv.dtype, t * n * heads.dim));
-    l.work.push(Work::Attend(attend));
+    l.work.push(Work::Attend(Box::new(attend)));
     join(l, attend.gradients, rotation, dqkv, heads, t);
 }
 
