@@ -115,6 +115,8 @@ check trainings-table 150 table ${small:+--list}
 
 {
     echo
+    # Without cuDNN both of these are of our own kernels.
+    grep -m 1 '^on .*attention by' numbers-attention*.out
     for name in "$out"/step-*.json; do
         [[ -s $name ]] || continue
         base=$(basename "$name") shape=$(basename "$name" .json | cut -d- -f2)
