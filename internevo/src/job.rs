@@ -205,7 +205,8 @@ pub fn check_memory(
     let need = total(&largest);
     let available = match on {
         On::Cpu => available_memory().map(|free| (free, "this machine".to_string())),
-        On::Card(site) => Some((site.card.free(), format!("card {}", site.card.ordinal))),
+        // Code, and memory of threads that spill, are the driver's.
+        On::Card(site) => Some((site.card.free().saturating_sub(256 << 20), format!("card {}", site.card.ordinal))),
     };
     let (limit, source) = match (limit, available) {
         (Some(limit), _) => (limit, "memory.limit".to_string()),

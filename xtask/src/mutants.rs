@@ -22,7 +22,7 @@ const fn mutant(file: &'static str, text: &'static str, becomes: &'static str, b
 const MUTANTS: &[Mutant] = &[
     mutant("activation", "ds[i] * up[i] * slope", "ds[i] * slope", "the gradient of a gate forgets what it gates"),
     mutant("adamw", "rest2 * g * g", "rest2 * g", "the second moment is one of the first"),
-    mutant("adamw", "norm[2] != 0.0", "true", "a step is taken that must not be"),
+    mutant("adamw", "norm[1]), norm[2] != 0.0", "norm[1]), true", "a step is taken that must not be"),
     mutant("attention/backward", "pack::dot::<E, L>(o, d_o);", "E::ZERO;", "the softmax has no second term"),
     mutant("attention/backward", "scaled(&keys.dk[i * shape.padded..], E::of(LN_2)", "scaled(&keys.dk[i * shape.padded..], E::ONE", "the gradient of keys is to base 2"),
     mutant("attention/backward", "p.mul(L::load(ds)) } else", "p } else", "the cap of scores has no slope"),
