@@ -54,7 +54,7 @@ impl Cut {
             (Kernel::Forward, _) => [cut(1, 8, 64), cut(1, 4, 64), cut(1, 4, 32)],
             (Kernel::OfKeys, ..=64) => [cut(2, 4, 32), cut(1, 4, 64), cut(1, 4, 32)],
             (Kernel::OfKeys, ..=WIDE) => [cut(1, 8, 64), cut(1, 4, 64), cut(1, 4, 32)],
-            (Kernel::OfKeys, _) => [cut(1, 8, 32), cut(1, 4, 32), cut(1, 4, 16)],
+            (Kernel::OfKeys, _) => [cut(1, 8, 32), cut(1, 4, 32), cut(1, 2, 16)],
             (Kernel::OfQueries, ..=WIDE) => [cut(2, 4, 32), cut(1, 4, 64), cut(1, 4, 32)],
             (Kernel::OfQueries, _) => [cut(1, 8, 32), cut(1, 4, 32), cut(1, 4, 16)],
         }
