@@ -29,6 +29,7 @@ pub use kernels::Kernels;
 pub use lane::Lane;
 pub use libraries::{LIBS, Lib, Loaded as LoadedLibrary, Missing, Search};
 pub use lower::lower;
+pub use ops::{SOURCES, collectives::tree_sum};
 pub use peak::nominal;
 pub use products::F32Products;
 pub use site::Site;
