@@ -32,6 +32,7 @@ const TEST_ARROWS: &[(&str, &str, &str)] = &[
     ("cuda", "emulator", "runs the kernels where there is no card"),
     ("exec", "checkpoint", "reads the weights of the golden models"),
     ("exec", "emulator", "trains on a card where there is none"),
+    ("internevo", "emulator", "runs the program on a card where there is none"),
 ];
 
 /// Files, and folders with a slash at the end, where `unsafe` may stand, and what for.
