@@ -17,24 +17,6 @@ const u32 R = TILE / SIDE, C = (DIM + SIDE - 1) / SIDE;
 const u32 HEAD_ROW = C * SIDE + 1, SCORE_ROW = TILE + 1;
 const u32 HEAD_TILE = TILE * HEAD_ROW;
 
-struct Scoring {
-    real_t scale, cap, slope;
-    // The score of a product, of a key `behind` tokens before the query; multiplies `gradient` by its slope over the product.
-    DEVICE real_t of(real_t product, u32 behind, real_t &gradient) const {
-        real_t s = scale * product;
-        gradient *= scale;
-        if (CAPPED) {
-            real_t tanh = tanh_of(s / cap);
-            gradient *= 1 - tanh * tanh;
-            s = cap * tanh;
-        }
-        return ALIBI ? s - slope * (real_t)behind : s;
-    }
-};
-DEVICE Scoring scoring(double scale, double cap, u32 head, u32 heads) {
-    return {(real_t)scale, (real_t)cap, (real_t)(ALIBI ? slope_of(head, heads) : 0)};
-}
-
 DEVICE u32 y() { return threadIdx.x / SIDE; }
 DEVICE u32 x() { return threadIdx.x % SIDE; }
 

@@ -19,7 +19,7 @@ const u32 KEYS_AT = HEADS * DIM, VALUES_AT = (HEADS + KV_HEADS) * DIM;
 const u64 OUT = HEADS * DIM;
 
 // To base 2: s = factor * (what `of` makes of a product).
-struct Scoring {
+struct BinaryScoring {
     float factor, per_cap, cap, slope;
     // Of a key `behind` tokens before the query; `gradient` is multiplied by the slope over scale * product.
     DEVICE float of(float product, int behind, float &gradient) const {
@@ -34,7 +34,7 @@ struct Scoring {
         return ALIBI ? product - slope * (float)behind : product;
     }
 };
-DEVICE Scoring scoring(double scale, double cap, u32 head, u32 heads) {
+DEVICE BinaryScoring binary_scoring(double scale, double cap, u32 head, u32 heads) {
     float plain = (float)(scale * LOG2_E);
     return {CAPPED || ALIBI ? 1 : plain, CAPPED ? (float)(2 * LOG2_E * scale / cap) : 0,
             CAPPED ? (float)(cap * LOG2_E) : plain, ALIBI ? (float)(LOG2_E * slope_of(head, heads)) : 0};
@@ -43,6 +43,22 @@ DEVICE Scoring scoring(double scale, double cap, u32 head, u32 heads) {
 // The warp's row that lane has of fragment m in its half h, and the column that it has of fragment n as element e.
 DEVICE u32 row_of(u32 m, u32 h) { return m * 16 + h * 8 + lane() / 4; }
 DEVICE u32 column_of(u32 n, u32 e) { return n * 8 + lane() % 4 * 2 + e; }
+
+// Hides what a row does not see, by scores whose weights are zero. A row sees from itself to ends[row], before it or after it.
+DEVICE void hide(Scores &s, u32 row, u32 column, const u32 *ends, u32 t) {
+    for (u32 m = 0; m < MT; m++) {
+        for (u32 h = 0; h < 2; h++) {
+            u32 itself = row + row_of(m, h), end = ends[min_of(itself, t - 1)];
+            u32 from = min_of(itself, end), to = max_of(itself, end);
+            for (u32 n = 0; n < NT; n++) {
+                for (u32 e = 0; e < 2; e++) {
+                    u32 at = column + column_of(n, e);
+                    if (at < from || to < at) s[m][n][2 * h + e] = -3e38f;
+                }
+            }
+        }
+    }
+}
 
 #ifdef FORWARD
 // Tokens of a tile of queries: lane's rows of a warp have a largest score and a sum of weights each.
@@ -80,7 +96,7 @@ KERNEL flash(const X_T *qkv, const u32 *first, X_T *o, float *lse, u32 t, double
     X_T *keys = queries + ROWS * PITCH, *values = keys + ACROSS * PITCH;
     u32 head = blockIdx.x % HEADS, from = (gridDim.x / HEADS - 1 - blockIdx.x / HEADS) * ROWS;
     const X_T *k = qkv + KEYS_AT + head / GROUP * DIM, *v = qkv + VALUES_AT + head / GROUP * DIM;
-    Scoring score = scoring(scale, cap, slope + head, slopes);
+    BinaryScoring score = binary_scoring(scale, cap, slope + head, slopes);
 
     u32 mine = from + warp() * OF_WARP, last = mine + OF_WARP - 1;
     u32 sees_from = first[min_of(mine, t - 1)], all_see_from = first[min_of(last, t - 1)];
@@ -110,22 +126,18 @@ KERNEL flash(const X_T *qkv, const u32 *first, X_T *o, float *lse, u32 t, double
         if (step > begin) bring<ACROSS>(keys, k, ROW, key - ACROSS, t);
         copy_async_commit();
         if (!seen) continue;
-        bool whole = key + ACROSS <= mine + 1 && key >= all_see_from;
-        if (CAPPED || ALIBI || !whole) {
+        if (CAPPED || ALIBI) {
             for (u32 m = 0; m < MT; m++) {
-                for (u32 h = 0; h < 2; h++) {
-                    u32 row = mine + row_of(m, h), sees = first[min_of(row, t - 1)];
-                    for (u32 n = 0; n < NT; n++) {
-                        for (u32 e = 0; e < 2; e++) {
-                            u32 at = key + column_of(n, e);
-                            float &x = s[m][n][2 * h + e], none;
-                            x = score.of(x, (int)(row - at), none);
-                            if (!whole && !(sees <= at && at <= row)) x = -3e38f;
-                        }
+                for (u32 n = 0; n < NT; n++) {
+                    for (u32 i = 0; i < 4; i++) {
+                        float none = 0;
+                        s[m][n][i] = score.of(s[m][n][i], (int)(mine + row_of(m, i / 2) - key - column_of(n, i % 2)), none);
                     }
                 }
             }
         }
+        bool whole = key + ACROSS <= mine + 1 && key >= all_see_from;
+        if (!whole) hide(s, mine, key, first, t);
         softmax.step(s, sums, score.factor);
         accumulate(sums, s, values);
     }
@@ -158,61 +170,71 @@ KERNEL flash_keys(const X_T *qkv, const u32 *seen_to, const float *lse, const X_
     X_T *values = keys + ROWS * PITCH, *moving = values + ROWS * PITCH;
     float *numbers = (float *)(moving + 4 * ACROSS * PITCH);
     u32 kv = blockIdx.x % KV_HEADS, from = blockIdx.x / KV_HEADS * ROWS;
-    u32 mine = from + warp() * OF_WARP, last = mine + OF_WARP - 1;
-    u32 seen_end = seen_to[min_of(last, t - 1)] + 1, all_seen_end = seen_to[min_of(mine, t - 1)] + 1;
-    u32 begin = from / ACROSS, steps = seen_to[min_of(from + ROWS, t) - 1] / ACROSS + 1 - begin;
-    Scoring score = scoring(scale, cap, slope + kv * GROUP, slopes);
+    u32 mine = from + warp() * OF_WARP;
+    u32 seen_end = seen_to[min_of(mine + OF_WARP, t) - 1] + 1, all_seen_end = seen_to[min_of(mine, t - 1)] + 1;
+    // Queries of all heads of the group, from the first that sees one of the keys to the last.
+    u32 begin = from / ACROSS * ACROSS, end = seen_to[min_of(from + ROWS, t) - 1] + 1;
+    u32 head = kv * GROUP, query = begin, next_head = head, next = begin;
+    BinaryScoring score = binary_scoring(scale, cap, slope + head, slopes);
     Sums dk, dv;
     clear(dk);
     clear(dv);
 
     // Two rooms, one of which is filled while the other is used: queries, gradients of outputs, lse and dots of them.
-    auto fill = [&](u32 step) {
-        u32 head = kv * GROUP + step / steps, query = (begin + step % steps) * ACROSS;
-        X_T *room = moving + step % 2 * 2 * ACROSS * PITCH;
-        float *of_rows = numbers + step % 2 * 2 * ACROSS;
-        bring<ACROSS>(room, qkv + head * DIM, ROW, query, t);
-        bring<ACROSS>(room + ACROSS * PITCH, d_o + head * DIM, OUT, query, t);
-        bring<ACROSS>(of_rows, lse + (u64)head * t, query, t);
-        bring<ACROSS>(of_rows + ACROSS, dots + (u64)head * t, query, t);
+    auto fill = [&](u32 which) {
+        X_T *room = moving + which * 2 * ACROSS * PITCH;
+        float *of_rows = numbers + which * 2 * ACROSS;
+        bring<ACROSS>(room, qkv + next_head * DIM, ROW, next, t);
+        bring<ACROSS>(room + ACROSS * PITCH, d_o + next_head * DIM, OUT, next, t);
+        bring<ACROSS>(of_rows, lse + (u64)next_head * t, next, t);
+        bring<ACROSS>(of_rows + ACROSS, dots + (u64)next_head * t, next, t);
         copy_async_commit();
+        next += ACROSS;
+        if (next >= end) next = begin, next_head++;
     };
     bring<ROWS>(keys, qkv + KEYS_AT + kv * DIM, ROW, from, t);
     bring<ROWS>(values, qkv + VALUES_AT + kv * DIM, ROW, from, t);
     fill(0);
-    for (u32 step = 0; step < GROUP * steps; step++) {
+    for (u32 which = 0; head < (kv + 1) * GROUP; which ^= 1) {
         copy_async_wait<0>();
         __syncthreads();
-        if (step + 1 < GROUP * steps) fill(step + 1);
-        u32 query = (begin + step % steps) * ACROSS;
-        if (query + ACROSS <= mine || query >= seen_end) continue;
-        if (ALIBI && step % steps == 0) score = scoring(scale, cap, slope + kv * GROUP + step / steps, slopes);
-        const X_T *queries = moving + step % 2 * 2 * ACROSS * PITCH, *gradients = queries + ACROSS * PITCH;
-        const float *of_rows = numbers + step % 2 * 2 * ACROSS;
-
-        Scores s, ds;
-        products(s, keys + warp() * OF_WARP * PITCH, queries);
-        if (WITH_DK) products(ds, values + warp() * OF_WARP * PITCH, gradients);
-        bool whole = query > last && query + ACROSS <= all_seen_end;
-        for (u32 m = 0; m < MT; m++) {
-            u32 sees[2];
-            for (u32 h = 0; h < 2; h++) sees[h] = whole ? 0 : seen_to[min_of(mine + row_of(m, h), t - 1)];
-            for (u32 n = 0; n < NT; n++) {
-                for (u32 e = 0; e < 2; e++) {
-                    u32 column = column_of(n, e), token = query + column;
-                    float shift = of_rows[column] * (float)LOG2_E, dot = of_rows[ACROSS + column];
-                    for (u32 h = 0; h < 2; h++) {
-                        u32 row = mine + row_of(m, h);
-                        float &x = s[m][n][2 * h + e], dx = ds[m][n][2 * h + e] - dot;
-                        x = exp2_fast(score.of(x, (int)(token - row), dx) * score.factor - shift);
-                        if (!whole && !(row <= token && token <= sees[h])) x = dx = 0;
-                        ds[m][n][2 * h + e] = x * dx;
+        if (next_head < (kv + 1) * GROUP) fill(which ^ 1);
+        if (query + ACROSS > mine && query < seen_end) {
+            const X_T *queries = moving + which * 2 * ACROSS * PITCH, *gradients = queries + ACROSS * PITCH;
+            const float *of_rows = numbers + which * 2 * ACROSS;
+            Scores s, ds;
+            products(s, keys + warp() * OF_WARP * PITCH, queries);
+            if (WITH_DK) products(ds, values + warp() * OF_WARP * PITCH, gradients);
+            else clear(ds);
+            for (u32 m = 0; m < MT; m++) {
+                for (u32 n = 0; n < NT; n++) {
+                    for (u32 i = 0; i < 4; i++) {
+                        u32 column = column_of(n, i % 2);
+                        ds[m][n][i] -= of_rows[ACROSS + column];
+                        int behind = (int)(query + column - mine - row_of(m, i / 2));
+                        s[m][n][i] = score.of(s[m][n][i], behind, ds[m][n][i]);
                     }
                 }
             }
+            bool whole = query + 1 >= mine + OF_WARP && query + ACROSS <= all_seen_end;
+            if (!whole) hide(s, mine, query, seen_to, t);
+            for (u32 m = 0; m < MT; m++) {
+                for (u32 n = 0; n < NT; n++) {
+                    for (u32 i = 0; i < 4; i++) {
+                        float shift = of_rows[column_of(n, i % 2)] * (float)LOG2_E;
+                        s[m][n][i] = exp2_fast(s[m][n][i] * score.factor - shift);
+                        ds[m][n][i] *= s[m][n][i];
+                    }
+                }
+            }
+            if (WITH_DV) accumulate(dv, s, gradients);
+            if (WITH_DK) accumulate(dk, ds, queries);
         }
-        if (WITH_DV) accumulate(dv, s, gradients);
-        if (WITH_DK) accumulate(dk, ds, queries);
+        query += ACROSS;
+        if (query >= end) {
+            query = begin, head++;
+            if (ALIBI) score = binary_scoring(scale, cap, slope + head, slopes);
+        }
     }
     for (u32 m = 0; m < MT; m++) {
         for (u32 n = 0; n < DT; n++) {
@@ -233,7 +255,7 @@ KERNEL flash_queries(const X_T *qkv, const u32 *first, const float *lse, const X
     X_T *gradients = queries + ROWS * PITCH, *moving = gradients + ROWS * PITCH;
     u32 head = blockIdx.x % HEADS, from = (gridDim.x / HEADS - 1 - blockIdx.x / HEADS) * ROWS;
     const X_T *k = qkv + KEYS_AT + head / GROUP * DIM, *v = qkv + VALUES_AT + head / GROUP * DIM;
-    Scoring score = scoring(scale, cap, slope + head, slopes);
+    BinaryScoring score = binary_scoring(scale, cap, slope + head, slopes);
 
     u32 mine = from + warp() * OF_WARP, last = mine + OF_WARP - 1;
     u32 sees_from = first[min_of(mine, t - 1)], all_see_from = first[min_of(last, t - 1)];
@@ -270,18 +292,21 @@ KERNEL flash_queries(const X_T *qkv, const u32 *first, const float *lse, const X
         Scores s, ds;
         products(s, queries + warp() * OF_WARP * PITCH, keys);
         products(ds, gradients + warp() * OF_WARP * PITCH, values);
-        bool whole = key + ACROSS <= mine + 1 && key >= all_see_from;
         for (u32 m = 0; m < MT; m++) {
-            for (u32 h = 0; h < 2; h++) {
-                u32 row = mine + row_of(m, h), sees = whole ? 0 : first[min_of(row, t - 1)];
-                for (u32 n = 0; n < NT; n++) {
-                    for (u32 e = 0; e < 2; e++) {
-                        u32 at = key + column_of(n, e);
-                        float dx = ds[m][n][2 * h + e] - dot[m][h];
-                        float x = score.of(s[m][n][2 * h + e], (int)(row - at), dx) * score.factor - shift[m][h];
-                        bool hidden = !whole && !(sees <= at && at <= row);
-                        ds[m][n][2 * h + e] = hidden ? 0 : exp2_fast(x) * dx;
-                    }
+            for (u32 n = 0; n < NT; n++) {
+                for (u32 i = 0; i < 4; i++) {
+                    ds[m][n][i] -= dot[m][i / 2];
+                    int behind = (int)(mine + row_of(m, i / 2) - key - column_of(n, i % 2));
+                    s[m][n][i] = score.of(s[m][n][i], behind, ds[m][n][i]);
+                }
+            }
+        }
+        bool whole = key + ACROSS <= mine + 1 && key >= all_see_from;
+        if (!whole) hide(s, mine, key, first, t);
+        for (u32 m = 0; m < MT; m++) {
+            for (u32 n = 0; n < NT; n++) {
+                for (u32 i = 0; i < 4; i++) {
+                    ds[m][n][i] *= exp2_fast(s[m][n][i] * score.factor - shift[m][i / 2]);
                 }
             }
         }

@@ -13,3 +13,21 @@ DEVICE double slope_of(u32 head, u32 n) {
     double exponent = head < power ? 8.0 * (head + 1) / power : 8.0 * (2 * (head - power) + 1) / (2 * power);
     return exp(-exponent * LN_2);
 }
+
+struct Scoring {
+    real_t scale, cap, slope;
+    // The score of a product, of a key `behind` tokens before the query; multiplies `gradient` by its slope over the product.
+    DEVICE real_t of(real_t product, u32 behind, real_t &gradient) const {
+        real_t s = scale * product;
+        gradient *= scale;
+        if (CAPPED) {
+            real_t tanh = tanh_of(s / cap);
+            gradient *= 1 - tanh * tanh;
+            s = cap * tanh;
+        }
+        return ALIBI ? s - slope * (real_t)behind : s;
+    }
+};
+DEVICE Scoring scoring(double scale, double cap, u32 head, u32 heads) {
+    return {(real_t)scale, (real_t)cap, (real_t)(ALIBI ? slope_of(head, heads) : 0)};
+}

@@ -42,7 +42,9 @@ template <u32 N> DEVICE void bring(X_T *to, const X_T *from, u64 row, u32 first,
 }
 // N numbers, one for each token.
 template <u32 N> DEVICE void bring(float *to, const float *from, u32 first, u32 end) {
-    for (u32 i = threadIdx.x; i < N; i += THREADS) copy_async<4>(to + i, from + first + i, first + i < end);
+    static_assert(N <= THREADS, "a thread copies one number");
+    u32 i = threadIdx.x;
+    if (i < N) copy_async<4>(to + i, from + first + i, first + i < end);
 }
 
 // s = a b^T: the warp's rows by those of the other side

@@ -2,6 +2,7 @@
 //!
 //! `run` lowers an operation and issues it; the host goes on. The ledger of the arena is kept on this side, in queue order,
 //! as behind [`backend::Queued`]: a missing wait is refused before any byte is raced for.
+use crate::attentions::{Attends, Attentions};
 use crate::compute::Compute;
 use crate::driver::Memory;
 use crate::lower;
@@ -20,11 +21,30 @@ pub struct Cuda {
     touched: Touched,
     compute: Arc<Compute>,
     staging: Staging,
+    /// Where cuDNN is used.
+    attentions: Option<Box<dyn Attends>>,
 }
 
 impl Cuda {
     /// Everything that a run will need, at once: memory, code, and the best way of each product.
     pub fn new(site: &Site, sizes: Sizes, needs: &Needs) -> Result<Cuda, String> {
+        let mut device = Cuda::without(site, sizes, needs)?;
+        if site.facts.cudnn.is_some() {
+            let attentions = Attentions::new(&device.compute.stream, site.cache.as_deref())?;
+            device.attentions = Some(Box::new(attentions));
+        }
+        device.tune(needs);
+        Ok(device)
+    }
+
+    /// With somebody else in the place of cuDNN.
+    pub fn attending(site: &Site, sizes: Sizes, needs: &Needs, by: Box<dyn Attends>) -> Result<Cuda, String> {
+        let mut device = Cuda::without(site, sizes, needs)?;
+        device.attentions = Some(by);
+        Ok(device)
+    }
+
+    fn without(site: &Site, sizes: Sizes, needs: &Needs) -> Result<Cuda, String> {
         let card = &site.card;
         let allocate = |bytes| Memory::new(card, bytes).map(Arc::new);
         let mut memory = vec![];
@@ -34,7 +54,8 @@ impl Cuda {
         let memory: [Arc<Memory>; REGIONS.len()] = memory.try_into().unwrap_or_else(|_| unreachable!("one a region"));
         let keeper = |m: &Arc<Memory>| -> Arc<dyn Send + Sync> { m.clone() };
         let ledger = Arena::of_card(memory.each_ref().map(|m| (m.address, m.bytes, keeper(m))));
-        let device = Cuda {
+        Ok(Cuda {
+            attentions: None,
             site: site.clone(),
             scratch: Memory::new(card, needs.scratch)?,
             memory,
@@ -42,9 +63,7 @@ impl Cuda {
             touched: Touched::default(),
             compute: Arc::new(Compute::new(card)?),
             staging: Staging::new(card)?,
-        };
-        device.tune(needs);
-        Ok(device)
+        })
     }
 
     /// Before anything is in its memory.
@@ -82,7 +101,7 @@ impl Backend for Cuda {
     fn run(&mut self, op: Op) {
         let (reads, writes) = op.views();
         self.ledger.check(&reads, &writes);
-        let lowered = lower(op, self.site.card.facts);
+        let lowered = lower(op, self.site.facts);
         let (need, have) = (lowered.scratch, self.scratch.bytes);
         assert!(need <= have, "{op:?} needs {need} bytes of scratch, and the survey said {have}");
         let (address, stream) = (places(&self.memory, &self.scratch), &self.compute.stream);
@@ -90,6 +109,7 @@ impl Backend for Cuda {
             match work {
                 Work::Launch(launch) => self.site.kernels.launch(launch, &address, stream),
                 Work::Product(product) => self.site.products.run(product, &address, stream),
+                Work::Attend(attend) => self.attentions.as_mut().expect("the card has cuDNN").run(attend, &address),
                 Work::Copy { from, to } => {
                     let [from_at, to_at] = [*from, *to].map(|view| address(Place::Of(view)));
                     stream.copy(from_at, to_at, from.bytes());

@@ -63,6 +63,7 @@ impl Card {
             arch: arch as u32,
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
             shared: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            cudnn: None,
         };
         let (name, l2) = (result::device::get_name(device)?, attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?);
         Ok(Card { ordinal, name, facts, memory, l2, device, context })
@@ -72,6 +73,12 @@ impl Card {
     pub fn bind(&self) {
         // SAFETY: the context is retained as long as `self` lives.
         must("using a card on a thread", unsafe { result::ctx::set_current(self.context) });
+    }
+
+    /// Blocks until everything that was issued on any stream is done.
+    pub fn synchronize(&self) {
+        self.bind();
+        must("waiting for the card", result::ctx::synchronize());
     }
 
     /// Bytes that nobody has.

@@ -3,6 +3,7 @@
 //! An operation becomes [`Work`]: kernels of ours and calls of a library, in order, as data. Whoever wants to know what a
 //! step will need looks at that list without a card; the device goes through it and issues. Read on in [`work`], then one
 //! operation from its launch to its loops in `ops/rmsnorm.rs` and `kernels/rmsnorm.cu`.
+mod attentions;
 mod compile;
 mod compute;
 pub mod cudnn;
@@ -21,6 +22,7 @@ mod survey;
 mod ways;
 pub mod work;
 
+pub use attentions::Attends;
 pub use compile::Compiler;
 pub use compute::Compute;
 pub use device::Cuda;

@@ -1,6 +1,7 @@
 //! What a run will need of a card, found out without one: a device that only notes what its operations become.
+use crate::cudnn::{self, Pass};
 use crate::lower;
-use crate::work::{Card, Module, Product, Work};
+use crate::work::{Attend, Card, Module, Product, Work};
 use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, Sizes, View};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,8 @@ pub struct Needs {
     pub modules: Vec<Module>,
     /// Products; of those that differ only in where their tensors are, some.
     pub products: Vec<Product>,
+    /// Passes of attention by cuDNN.
+    pub attends: Vec<(Pass, cudnn::Shape)>,
     seen: (HashSet<Module>, HashSet<Shape>),
 }
 
@@ -28,6 +31,7 @@ impl Needs {
     /// Of two ranks of a card.
     pub fn and(&mut self, other: Needs) {
         self.scratch = self.scratch.max(other.scratch);
+        self.attends.extend(other.attends);
         self.modules.extend(other.modules.into_iter().filter(|module| self.seen.0.insert(module.clone())));
     }
 
@@ -47,6 +51,11 @@ impl Needs {
                     let dims = ([p.m, p.n, p.k], [p.a.transposed, p.b.transposed], types, p.beta != 0.0, aligned);
                     if self.seen.1.insert(dims) {
                         self.products.push(p);
+                    }
+                }
+                Work::Attend(Attend { pass, shape, .. }) => {
+                    if !self.attends.contains(&(pass, shape)) {
+                        self.attends.push((pass, shape));
                     }
                 }
                 Work::Copy { .. } => {}

@@ -2,6 +2,7 @@
 //!
 //! What an operation needs beside its tensors is *scratch*: memory that holds nothing between two operations. It is known
 //! from the work, so the largest of a run is allocated once, before the run.
+use crate::cudnn;
 use backend::{DType, View};
 
 /// What of a card has a say in how an operation is cut.
@@ -13,6 +14,14 @@ pub struct Card {
     pub multiprocessors: u32,
     /// Bytes of shared memory that a block can ask for.
     pub shared: usize,
+    /// Attention is cuDNN's where it serves; None: ours.
+    pub cudnn: Option<ByCudnn>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ByCudnn {
+    /// The same bits every time.
+    pub deterministic: bool,
 }
 
 impl Card {
@@ -153,10 +162,31 @@ pub struct Operand {
     pub transposed: bool,
 }
 
+/// A pass of attention by cuDNN; see [`cudnn::Role`] for the tensors.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Attend {
+    pub pass: cudnn::Pass,
+    pub shape: cudnn::Shape,
+    /// q, k, v
+    pub inputs: [Place; 3],
+    pub o: Place,
+    pub lse: Place,
+    pub d_o: Place,
+    /// dq, dk, dv
+    pub gradients: [Place; 3],
+    pub lengths: Place,
+    /// In qkv, o, k or v, and lse.
+    pub offsets: [Place; 4],
+    pub workspace: Place,
+    /// Bytes of it.
+    pub limit: usize,
+}
+
 #[derive(Clone, PartialEq, Debug)]
 pub enum Work {
     Launch(Launch),
     Product(Product),
+    Attend(Attend),
     /// Bytes from one place to another.
     Copy {
         from: View,

@@ -163,6 +163,12 @@ EXPORT CUresult cuMemsetD8Async(CUdeviceptr to, u8 value, size_t count, CUstream
     return enqueue(stream, [=] { std::memset((void *)to, value, count); });
 }
 
+EXPORT CUresult cuMemsetD8_v2(CUdeviceptr to, u8 value, size_t count) {
+    if (!in_device(to, count)) return outside("cuMemsetD8_v2", to, count);
+    std::memset((void *)to, value, count);
+    return CUDA_SUCCESS;
+}
+
 EXPORT CUresult cuMemsetD32Async(CUdeviceptr to, u32 value, size_t count, CUstream stream) {
     ENTER;
     if (count == 0) return CUDA_SUCCESS;

@@ -3,6 +3,7 @@ use crate::{Comms, Hyper, Rank, StepConfig, World};
 use backend::Backend;
 use comm::{Engine, Threads};
 use cuda::{Cuda, Lane as CardLane, Needs, Site, Survey};
+use model::Inputs;
 use plan::{LANES, Lane, Plan, RankId, Res};
 use schedule::RankPrograms;
 use std::sync::Arc;
@@ -29,13 +30,28 @@ pub fn rehearse(plan: &Arc<Plan>, programs: &RankPrograms, step: &StepConfig, de
     let programs = Arc::new(programs.programs.clone());
     let mut rank = Rank::new(id, plan.clone(), programs.clone(), dev, comms, step.clone());
     for (number, program) in programs.iter().enumerate() {
-        let batch = |m| vec![0; program.memory.view(Res::Batch(m)).len];
+        // Packed, all tokens are one segment: what is needed does not depend on how many there are.
+        let (t, cached) = (program.shape.t, program.shape.phase.is_cached());
+        let batch = |m| {
+            let zeros = vec![0; t];
+            match cached {
+                true => vec![0; program.memory.view(Res::Batch(m)).len],
+                false => Inputs::packed(&zeros, &zeros, &zeros, &[0, t as u32], &zeros),
+            }
+        };
         crate::run(&mut rank, number, Hyper { lr: 0.0, step: 1 }, &mut { batch })
             .expect("what moves nothing meets no error");
     }
 }
 
 impl World {
+    /// The card as it can be used for these programs: without cuDNN if it has no plan for an attention of theirs.
+    pub fn settle(&self, site: &Site, programs: &[RankPrograms]) -> Site {
+        let mut needs = Needs::default();
+        programs.iter().for_each(|of| needs.and(survey(&self.plan, of, &self.step, site.facts)));
+        site.attends(&needs).map_or_else(|why| site.without_cudnn(&why), |()| site.clone())
+    }
+
     /// Every rank on one card, each on a thread, as [`launch`](World::launch) does it on the CPU. `done` is told of each kernel
     /// that is ready, and how many there are.
     pub fn launch_on_card<T: Send>(
@@ -79,7 +95,7 @@ impl World {
         programs: &[RankPrograms],
         done: &(dyn Fn(usize) + Sync),
     ) -> Result<Vec<Needs>, String> {
-        let of = |programs| survey(&self.plan, programs, &self.step, site.card.facts);
+        let of = |programs| survey(&self.plan, programs, &self.step, site.facts);
         let needs: Vec<Needs> = programs.iter().map(of).collect();
         let mut all = Needs::default();
         needs.iter().for_each(|needs| all.and(needs.clone()));

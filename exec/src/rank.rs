@@ -2,8 +2,9 @@
 use crate::StepConfig;
 use backend::{Backend, DType, Mark, upload};
 use comm::{CommError, Communicator, Ticket};
-use plan::{LANES, Lane, Plan, RankId, Res};
+use plan::{LANES, Lane, Micro, Plan, RankId, Res};
 use schedule::Program;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Rank {
     /// Of each action, its transfers under way.
     tickets: Vec<Vec<Ticket>>,
     pub(crate) marks: Vec<Mark>,
+    /// Of each micro-batch under way, a bound on its segments.
+    pub(crate) segments: HashMap<Micro, usize>,
     /// What was computed or put into memory outside of the current program: all of it comes before its transfers.
     pub(crate) before: Mark,
     /// By which it notes when each action begins and ends.
@@ -75,6 +78,7 @@ impl Rank {
             current: 0,
             tickets: vec![],
             marks: vec![],
+            segments: HashMap::new(),
             before: Mark::default(),
             clock: None,
             sent: [0.0; LANES.len()],

@@ -151,6 +151,9 @@ impl Rank {
 
     fn load(&mut self, program: &Program, m: Micro, slab: Vec<u32>) {
         let (view, shape) = (program.memory.view(Res::Batch(m)), program.shape);
+        if !shape.phase.is_cached() {
+            self.segments.insert(m, Inputs::segments(&slab, shape.t));
+        }
         upload(&mut *self.dev, &slab, view);
         if !shape.phase.is_cached() {
             let Inputs { labels, .. } = Inputs::of(view, shape.t, shape.phase);
@@ -262,7 +265,10 @@ impl Rank {
             work: plan.work(shape),
             whole: &plan.model,
             rank: plan.mesh.tensor_rank(self.id),
-            inputs: Inputs::of(mem.view(Res::Batch(m)), shape.t, shape.phase),
+            inputs: match self.segments.get(&m).filter(|_| !shape.phase.is_cached()) {
+                Some(segments) => Inputs::of(mem.view(Res::Batch(m)), shape.t, shape.phase).bounded(*segments),
+                None => Inputs::of(mem.view(Res::Batch(m)), shape.t, shape.phase),
+            },
             rope_table: mem.view(Res::RopeTable),
         }
     }

@@ -126,7 +126,8 @@ impl On {
             On::Cpu => format!("CPU, {} cores", job::cores()),
             On::Card(site) => {
                 let card = &site.card;
-                format!("card {}, {}, {} free", card.ordinal, card.name, human(card.free()))
+                let free = human(card.free());
+                format!("card {}, {}, {free} free; attention by {}", card.ordinal, card.name, site.attention)
             }
         }
     }
@@ -142,6 +143,7 @@ impl On {
         match self {
             On::Cpu => Ok(world.launch(programs, body)),
             On::Card(site) => {
+                let site = &settled(site, world, &programs);
                 let bar = if aloud { ProgressBar::no_length() } else { ProgressBar::hidden() };
                 bar.set_message("compiling kernels");
                 let done = |of: usize| {
@@ -160,9 +162,21 @@ impl On {
     pub fn solo(&self, world: &World, programs: RankPrograms) -> Result<Rank> {
         match self {
             On::Cpu => Ok(world.solo(programs)),
-            On::Card(site) => world.solo_on_card(site, programs).map_err(|e| anyhow!(e)),
+            On::Card(site) => {
+                let site = settled(site, world, std::slice::from_ref(&programs));
+                world.solo_on_card(&site, programs).map_err(|e| anyhow!(e))
+            }
         }
     }
+}
+
+/// Told, if it is not what was said before.
+fn settled(site: &Site, world: &World, programs: &[RankPrograms]) -> Site {
+    let settled = world.settle(site, programs);
+    if settled.attention != site.attention {
+        eprintln!("note: attention by {}", settled.attention);
+    }
+    settled
 }
 
 /// Where NVIDIA's libraries may be.

@@ -197,7 +197,7 @@ pub fn check_memory(
 ) -> Result<usize> {
     let workspace = |programs: &RankPrograms| match on {
         On::Cpu => WORKSPACE,
-        On::Card(site) => exec::survey(plan, programs, step, site.card.facts).scratch,
+        On::Card(site) => exec::survey(plan, programs, step, site.facts).scratch,
     };
     let kinds = ranks.iter().map(|of| memory_by_kind(of, workspace(of)));
     let largest = kinds.max_by_key(|kinds| total(kinds)).expect("a world has a rank");

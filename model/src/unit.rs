@@ -92,6 +92,18 @@ impl Inputs {
         }
     }
 
+    /// How many segments a packed slab has, rounded up to 1, 8, 64, ... or T.
+    pub fn segments(slab: &[u32], t: usize) -> usize {
+        let cu_seqlens = &slab[slab.len() - t - 1..];
+        let some = cu_seqlens[1..].iter().position(|end| *end == t as u32).map_or(t, |last| last + 1);
+        std::iter::successors(Some(1), |n| Some(n * 8)).find(|n| *n >= some).expect("the numbers grow").min(t)
+    }
+
+    /// With a bound on the segments, which the length of `cu_seqlens` tells: who starts work for each of them starts less.
+    pub fn bounded(self, segments: usize) -> Inputs {
+        Inputs { cu_seqlens: self.cu_seqlens.sub(0, segments + 1), ..self }
+    }
+
     /// The slab of a packed micro-batch.
     pub fn packed(ids: &[u32], positions: &[u32], labels: &[u32], cu_seqlens: &[u32], types: &[u32]) -> Vec<u32> {
         let t = ids.len();

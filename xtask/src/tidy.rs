@@ -51,6 +51,8 @@ const UNSAFE: &[(&str, &str)] = &[
     ("cuda/src/compile.rs", "calls NVRTC"),
     ("cuda/src/products.rs", "calls cuBLASLt"),
     ("cuda/src/cudnn/", "calls cuDNN"),
+    ("cuda/src/attentions.rs", "hands addresses to cuDNN"),
+    ("cuda/src/ways.rs", "asks cuBLASLt for its version"),
     ("cuda/tests/", "loads libraries as a program does"),
     ("exec/tests/allocations.rs", "an allocator that counts"),
     ("emulator/tests/", "loads the emulated libraries and calls them as a program calls NVIDIA's"),

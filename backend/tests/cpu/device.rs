@@ -75,6 +75,11 @@ impl Device {
         }
     }
 
+    /// As `run`, and the memory is kept for another operation on the same tensors.
+    pub fn run_on<const N: usize>(&mut self, op: Op, out: [View; N]) -> [Vec<f64>; N] {
+        self.inner.run(op);
+        out.map(|view| self.get(view))
+    }
     /// Runs the operation and brings some of its tensors back. The memory is free for the next one.
     pub fn run<const N: usize>(&mut self, op: Op, out: [View; N]) -> [Vec<f64>; N] {
         self.inner.run(op);

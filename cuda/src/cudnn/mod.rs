@@ -132,6 +132,16 @@ impl Shape {
         [Role::OffsetsQkv, Role::OffsetsOut, Role::OffsetsKv, Role::OffsetsLse].map(|role| (role, self.row(role)))
     }
 
+    /// Bytes that a plan may use beside its tensors: what those for Hopper have used, and some more. In the backward that is
+    /// the sum of dq in f32, with grouped heads dk and dv of each query head, and Σ o do; the rest grows with the segments.
+    pub fn workspace(&self, pass: Pass) -> usize {
+        let Heads { n, kv, dim } = self.heads;
+        let of_row = if n > kv { 3 * dim + 1 } else { dim + 1 };
+        let rows = if pass == Pass::Backward { 4 * self.tokens * n * of_row } else { 0 };
+        // Not more segments than tokens: what is needed beside the plan must not depend on data.
+        rows + (1 << 20) + 512 * self.tokens
+    }
+
     /// Whether cuDNN can compute this at all, by its documentation and by what is known of its mistakes.
     fn check(&self, pass: Pass, version: usize, arch: u32) -> Result<(), String> {
         let Heads { n, kv, dim } = self.heads;

@@ -1,9 +1,9 @@
 //! Causal attention of packed segments with grouped heads, by tiles (Dao et al. 2022): `kernels/attention.cu` for all types and
-//! shapes, [`flash`] for those that tensor cores know.
+//! shapes, before it [`by_cudnn`] where cuDNN is there and serves, and [`flash`] for those that tensor cores know.
 //!
 //! Which keys a query sees is found once for each token; a tile that lies across segments is like any other.
 use super::rope::rotate;
-use super::{ATTENTION, ATTENTION_ROWS, flash};
+use super::{ATTENTION, ATTENTION_ROWS, by_cudnn, decode, flash};
 use crate::work::{Launching, Lowering, Place, vector};
 use backend::{DType, Heads, Rotation, Scores, View};
 
@@ -22,6 +22,9 @@ pub fn forward(
 ) {
     let t = qkv.len / heads.qkv();
     let spans = Spans::of_segments(l, cu_seqlens, t, scores);
+    if by_cudnn::serves(l, lse, &[qkv, o], heads, scores) {
+        return by_cudnn::forward(l, cu_seqlens, spans.span, rotation, [qkv, o, lse], heads, scores);
+    }
     rotate(l, spans.span, rotation, qkv, heads, 1.0);
     if flash::knows(l.card, lse, &[qkv, o], heads, scores) {
         return flash::forward(l, qkv, spans, [o, lse], heads, scores);
@@ -39,6 +42,9 @@ pub fn backward(
     heads: Heads,
     scores: Scores,
 ) {
+    if by_cudnn::serves(l, lse, &[qkv, o, d_o, dqkv], heads, scores) {
+        return by_cudnn::backward(l, [qkv, cu_seqlens, o, lse, d_o], rotation, dqkv, heads, scores);
+    }
     let t = qkv.len / heads.qkv();
     let spans = Spans::of_segments(l, cu_seqlens, t, scores);
     let dots = dots(l, [o, d_o], heads);
@@ -113,7 +119,10 @@ pub fn cached(
         .grid((t * 2 * width / vec).div_ceil(256))
         .block(256)
         .with([qkv.into(), span.into(), k.into(), v.into()]);
-    general(l, [qkv, k, v], [heads.qkv(), width], spans, o, None, heads, scores);
+    match decode::cut(l.card, [qkv, k, v], heads) {
+        Some(cut) => decode::attend(l, cut, [qkv, k, v], spans, o, heads, scores),
+        None => general(l, [qkv, k, v], [heads.qkv(), width], spans, o, None, heads, scores),
+    }
 }
 
 /// Queries, and keys and values wherever they are, in rows of so many numbers.

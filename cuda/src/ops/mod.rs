@@ -5,8 +5,10 @@ pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod bias;
+pub mod by_cudnn;
 pub mod collectives;
 pub mod cross_entropy;
+pub mod decode;
 pub mod elementwise;
 pub mod embedding;
 pub mod flash;
@@ -46,6 +48,8 @@ sources! { SOURCES:
     BIAS = "bias.cu",
     COLLECTIVES = "collectives.cu",
     CROSS_ENTROPY = "cross_entropy.cu",
+    CUDNN = "cudnn.cu",
+    DECODE = "decode.cu",
     ELEMENTWISE = "elementwise.cu",
     EMBEDDING = "embedding.cu",
     EMBEDDING_BACKWARD = "embedding_backward.cu",

@@ -15,6 +15,7 @@ mod ops;
 mod pytorch;
 
 mod against_cpu;
+mod by_cudnn;
 mod large;
 mod rows;
 mod under_test;

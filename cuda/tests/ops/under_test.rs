@@ -10,7 +10,7 @@ pub fn device(sizes: Sizes, _threads: usize, _isa: Isa) -> Box<dyn Backend> {
 
 /// One for all tests.
 #[allow(clippy::disallowed_methods, reason = "a test is told by the environment where it runs")]
-fn site() -> &'static Site {
+pub fn site() -> &'static Site {
     static SITE: OnceLock<Site> = OnceLock::new();
     SITE.get_or_init(|| {
         let mut search = Search::new(&|name| std::env::var(name).ok());
