@@ -6,7 +6,9 @@ use std::path::Path;
 
 /// Ten steps of a golden, in layouts of two ranks or one.
 fn run_file() -> String {
-    golden_toml("llama_gqa_tied").replace("threads = 1", "threads = 2").replace("micro_batch_size = 2", "micro_batch_size = 1")
+    golden_toml("llama_gqa_tied")
+        .replace("threads = 1", "threads = 2")
+        .replace("micro_batch_size = 2", "micro_batch_size = 1")
 }
 
 /// A desk with the emulated card, or none, with the reason printed, where it cannot be built.

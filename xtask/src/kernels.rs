@@ -34,7 +34,8 @@ pub fn main(root: &Path) -> Result<()> {
     let test = ["test", "--release", "--locked", "-p", "exec", "--test", "nvrtc"];
     succeed(cargo(root).args(test).arg("--no-run"))?;
     let run = |name| {
-        let process = cargo(root).args(test).args(["--", "--nocapture", "--exact", name]).env(LIBRARIES, folder).output();
+        let process =
+            cargo(root).args(test).args(["--", "--nocapture", "--exact", name]).env(LIBRARIES, folder).output();
         process.context("cargo does not start")
     };
     let outputs: Vec<Result<Output>> = std::thread::scope(|scope| {
@@ -46,7 +47,9 @@ pub fn main(root: &Path) -> Result<()> {
         let text = String::from_utf8_lossy(&stdout);
         ensure!(status.success(), "{name}: {status}\n{text}{}", String::from_utf8_lossy(&stderr));
         // The tests' own lines.
-        text.lines().filter(|line| line.starts_with("sm_") || line.starts_with("  ")).for_each(|line| println!("{line}"));
+        text.lines()
+            .filter(|line| line.starts_with("sm_") || line.starts_with("  "))
+            .for_each(|line| println!("{line}"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A device without memory that notes what a card would launch.
 use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, Sizes, View};
 use cuda::lower;
-use cuda::work::{Card, Launch, Module, Work};
+use cuda::work::{ByCudnn, Card, Launch, Module, Work};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -20,10 +20,13 @@ impl Launches {
         *most = launch.shared.max(*most);
     }
 
+    /// With cuDNN and without.
     fn op(&mut self, op: Op) {
-        for work in lower(op, self.card).work {
-            if let Work::Launch(launch) = work {
-                self.note(launch);
+        for cudnn in [None, Some(ByCudnn { deterministic: false })] {
+            for work in lower(op, Card { cudnn, ..self.card }).work {
+                if let Work::Launch(launch) = work {
+                    self.note(launch);
+                }
             }
         }
     }
