@@ -20,8 +20,8 @@ KERNEL logit_parts(const u32 *labels, X_T *logits, double *parts, u32 width, u32
         return;
     }
     real_t picked = here < filled ? capped(real(z[here]), (real_t)cap) : 0;
-    // Before anybody caps it in its place.
-    __syncthreads();
+    // What follows caps the row in place.
+    if (CAPPED) __syncthreads();
     Seen seen = see<CAPPED>(z, filled, nullptr, 0, (real_t)cap);
     if (threadIdx.x > 0) return;
     part[0] = seen.softmax.max;

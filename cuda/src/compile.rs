@@ -38,14 +38,15 @@ impl Compiler {
     }
 
     /// With what only this architecture has, where it has such: `sm_90a`.
-    fn architecture(&self) -> String {
+    pub fn architecture(&self) -> String {
         let own = if matches!(self.arch, 90 | 100 | 103) { "a" } else { "" };
-        format!("--gpu-architecture=sm_{}{own}", self.arch)
+        format!("sm_{}{own}", self.arch)
     }
 
     fn options(&self, module: &Module) -> Vec<String> {
         let defines = module.defines.iter().map(|(name, value)| format!("-D{name}={value}"));
-        [self.architecture(), "--std=c++17".into()].into_iter().chain(defines).collect()
+        let architecture = format!("--gpu-architecture={}", self.architecture());
+        [architecture, "--std=c++17".into()].into_iter().chain(defines).collect()
     }
 
     /// Where the cache has it.
@@ -160,6 +161,12 @@ fn unsealed(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_architectures_have_what_no_other_has() {
+        let name = |arch| Compiler { arch, cache: None, version: (13, 0) }.architecture();
+        assert_eq!([80, 86, 89, 90, 100, 120].map(name), ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120"]);
+    }
 
     #[test]
     fn a_damaged_file_of_the_cache_is_not_taken() {

@@ -26,12 +26,14 @@ impl Kernels {
 
     /// Compiles and loads what is not there yet, on so many threads. `done` is told of each module.
     pub fn prepare(&self, modules: Vec<Module>, threads: usize, done: &(dyn Fn() + Sync)) -> Result<(), String> {
-        let mut known = self.known.lock().expect("nothing panics with the lock");
-        let new: Vec<Module> = modules.into_iter().filter(|module| !known.modules.contains_key(module)).collect();
+        let known = || self.known.lock().expect("nothing panics with the lock");
+        // Nobody waits for the compiler who does not need what it makes.
+        let is_new = |module: &Module| !known().modules.contains_key(module);
+        let new: Vec<Module> = modules.into_iter().filter(is_new).collect();
         let codes = self.compiler.all(&new, threads, done)?;
         for (module, code) in new.into_iter().zip(codes) {
             let loaded = Loaded::new(&self.card, &code).map_err(|e| format!("{}: {e}", module.source.name))?;
-            known.modules.insert(module, loaded);
+            known().modules.entry(module).or_insert(loaded);
         }
         Ok(())
     }

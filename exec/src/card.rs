@@ -1,5 +1,6 @@
 //! Ranks on a card: what their programs will need of it, found out by running them on nothing, and a world of them.
 use crate::{Comms, Hyper, Rank, StepConfig, World};
+use backend::Backend;
 use comm::{Engine, Threads};
 use cuda::{Cuda, Lane as CardLane, Needs, Site, Survey};
 use model::Inputs;
@@ -7,8 +8,16 @@ use plan::{LANES, Lane, Plan, RankId, Res};
 use schedule::RankPrograms;
 use std::sync::Arc;
 
-/// Runs every program of a rank on a device that only notes, with communicators that move nothing.
+/// What a rank will need of a card: its programs are rehearsed on a device that only notes.
 pub fn survey(plan: &Arc<Plan>, programs: &RankPrograms, step: &StepConfig, card: cuda::work::Card) -> Needs {
+    let (dev, needs) = Survey::new(programs.sizes(), card);
+    rehearse(plan, programs, step, Box::new(dev));
+    let needs = needs.lock().expect("nothing panics with the lock");
+    needs.clone()
+}
+
+/// Runs every program of a rank on a device without memory, with communicators that move nothing.
+pub fn rehearse(plan: &Arc<Plan>, programs: &RankPrograms, step: &StepConfig, dev: Box<dyn Backend>) {
     let id = programs.programs[0].rank;
     let mut comms = Comms::default();
     for lane in LANES.into_iter().filter(|lane| *lane != Lane::Compute) {
@@ -18,9 +27,8 @@ pub fn survey(plan: &Arc<Plan>, programs: &RankPrograms, step: &StepConfig, card
             comms.set(lane, Box::new(comm::Meta::new(place, group.len())));
         }
     }
-    let (dev, needs) = Survey::new(programs.sizes(), card);
     let programs = Arc::new(programs.programs.clone());
-    let mut rank = Rank::new(id, plan.clone(), programs.clone(), Box::new(dev), comms, step.clone());
+    let mut rank = Rank::new(id, plan.clone(), programs.clone(), dev, comms, step.clone());
     for (number, program) in programs.iter().enumerate() {
         // Packed, all tokens are one segment: what is needed does not depend on how many there are.
         let (t, cached) = (program.shape.t, program.shape.phase.is_cached());
@@ -34,9 +42,6 @@ pub fn survey(plan: &Arc<Plan>, programs: &RankPrograms, step: &StepConfig, card
         crate::run(&mut rank, number, Hyper { lr: 0.0, step: 1 }, &mut { batch })
             .expect("what moves nothing meets no error");
     }
-    drop(rank);
-    let needs = needs.lock().expect("nothing panics with the lock");
-    needs.clone()
 }
 
 impl World {

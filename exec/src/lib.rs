@@ -11,7 +11,7 @@ mod run;
 mod state;
 mod world;
 
-pub use card::survey;
+pub use card::{rehearse, survey};
 pub use config::StepConfig;
 pub use optim::OptimizerConfig;
 pub use rank::{Clock, Comms, Rank};

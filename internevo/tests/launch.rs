@@ -5,7 +5,6 @@ use common::{Desk, Outcome, golden_toml};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -22,8 +21,8 @@ fn role_command(options: &str, role: &str) -> String {
 /// Runs the program as a launcher would: with these variables.
 fn with_vars(desk: &Desk, vars: &str, command: &str) -> Outcome {
     let vars = vars.split_whitespace().map(|var| var.split_once('=').unwrap());
-    let mut process = Command::new(env!("CARGO_BIN_EXE_internevo"));
-    process.args(command.split_whitespace()).current_dir(desk.path("")).envs(vars);
+    let mut process = desk.command(command);
+    process.envs(vars);
     let (began, output) = (Instant::now(), process.output().unwrap());
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Outcome {

@@ -110,8 +110,8 @@ fn without_its_library_mpi_says_what_to_install() {
 fn by_hand(desk: &Desk, rank_name: &str, size_name: &str, mpi: &str, command: &str) -> Vec<(Option<i32>, String)> {
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let start = |rank: usize| {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_internevo"));
-        process.args(command.split_whitespace()).current_dir(desk.path("")).stderr(Stdio::piped());
+        let mut process = desk.command(command);
+        process.stderr(Stdio::piped());
         process.env(rank_name, rank.to_string()).env(size_name, "2").env("MASTER_PORT", port.to_string());
         process.env("INTERNEVO_MPI_LIB", mpi).spawn().unwrap()
     };

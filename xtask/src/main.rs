@@ -1,9 +1,11 @@
 //! `cargo xtask`: the jobs of this repository that are not `cargo build` or `cargo test`. One file a job.
 mod code;
+mod emulated;
 mod families;
 mod fine_tune;
 mod goldens;
 mod gpu_check;
+mod kernels;
 mod mpi;
 mod mutants;
 mod python;
@@ -38,7 +40,10 @@ enum Job {
     ///
     /// Prints `ran`, or `skipped` with the reason, for each. What is absent never fails; what runs may. The Python is
     /// `python3`, or what the environment variable INTERNEVO_PYTHON names.
-    Suites,
+    Suites {
+        /// Only these: `kernels`, `card-training-of-all-models`
+        names: Vec<String>,
+    },
     Goldens(goldens::Args),
     /// Put mistakes into the CPU kernels, one at a time, and fail if the tests of `backend` miss one
     ///
@@ -59,7 +64,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = repository().and_then(|root| match &cli.job {
         Job::Tidy => tidy::main(&root),
-        Job::Suites => suites::main(&root),
+        Job::Suites { names } => suites::main(&root, names),
         Job::Goldens(args) => goldens::main(&root, args),
         Job::Mutants { files } => mutants::main(&root, files),
         Job::RealModel(args) => real_model::main(&root, args),

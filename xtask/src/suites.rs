@@ -1,7 +1,7 @@
 //! `cargo xtask suites`: the tests that need more than Cargo, where it is there.
 use crate::python::{Python, TRANSFORMERS};
-use crate::{families, mpi, real_model, schedules};
-use anyhow::{Result, bail};
+use crate::{emulated, families, kernels, mpi, real_model, schedules};
+use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::time::Instant;
 
@@ -30,13 +30,30 @@ const SUITES: &[Suite] = &[
     },
     Suite { name: "mpi", skipped: |_, _| mpi::skipped(), run: |root, _| mpi::main(root) },
     Suite { name: "mpi-training", skipped: |_, _| mpi::skipped(), run: |root, _| mpi::training(root) },
+    Suite { name: "kernels", skipped: |root, _| kernels::skipped(root), run: |root, _| kernels::main(root) },
+    Suite { name: "emulator", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::emulator(root) },
+    Suite { name: "card-operations", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::operations(root) },
+    Suite { name: "card-training", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::training(root) },
+    Suite { name: "card-layouts", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::layouts(root) },
+    Suite { name: ALL_MODELS, skipped: |_, _| emulated::skipped(), run: |root, _| emulated::training_of_all(root) },
 ];
 
-pub fn main(root: &Path) -> Result<()> {
+/// Takes a quarter of an hour: only by its name.
+const ALL_MODELS: &str = "card-training-of-all-models";
+
+pub fn main(root: &Path, names: &[String]) -> Result<()> {
+    let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+    let unknown = names.iter().find(|name| !known.contains(&name.as_str()));
+    ensure!(unknown.is_none(), "there is no suite {}; there are {}", unknown.map_or("", |name| name), known.join(", "));
+    let asked = |suite: &&Suite| match names.is_empty() {
+        true => suite.name != ALL_MODELS,
+        false => names.iter().any(|name| name == suite.name),
+    };
+
     let python = Python::find(None);
     let mut lines = vec![];
     let mut failed = 0;
-    for suite in SUITES {
+    for suite in SUITES.iter().filter(asked) {
         if let Some(reason) = (suite.skipped)(root, &python) {
             lines.push(format!("{}: skipped: {reason}", suite.name));
             continue;
@@ -53,6 +70,6 @@ pub fn main(root: &Path) -> Result<()> {
     println!("{}", lines.join("\n"));
     match failed {
         0 => Ok(()),
-        n => bail!("{n} of {} optional suites failed", SUITES.len()),
+        n => bail!("{n} of {} optional suites failed", lines.len()),
     }
 }

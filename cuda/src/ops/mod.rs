@@ -32,7 +32,7 @@ macro_rules! source {
     };
 }
 
-/// Files of kernels, each by its name and all of them in a list.
+/// Files of kernels, each by its name and all of them in a list, by which a test knows that it has left none out.
 macro_rules! sources {
     ($all:ident: $($name:ident = $file:literal,)*) => {
         $(pub static $name: Source = source!($file);)*

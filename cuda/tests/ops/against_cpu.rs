@@ -42,6 +42,8 @@ fn of_shapes(shapes: &[(usize, usize)]) -> impl Iterator<Item = Example> {
     shapes.iter().flat_map(|(t, d)| examples(*t, *d))
 }
 
+/// Packs of all widths, and heads that tensor cores know. Of types whose kernels are those of others one is enough: each has to be
+/// compiled.
 const SHAPES: [(usize, usize); 3] = [(3, 12), (33, 24), (70, 96)];
 
 #[test]
@@ -51,7 +53,7 @@ fn in_f32_all_are_within_1e_5() {
 
 #[test]
 fn in_f64_all_are_within_1e_12() {
-    compare(of_shapes(&SHAPES), &[DType::F64], 1e-12);
+    compare(of_shapes(&SHAPES[1..2]), &[DType::F64], 1e-12);
 }
 
 #[test]
@@ -61,7 +63,7 @@ fn in_bf16_all_are_within_2e_2() {
 
 #[test]
 fn in_f16_all_are_within_3e_3() {
-    compare(of_shapes(&SHAPES), &[DType::F16], 3e-3);
+    compare(of_shapes(&SHAPES[2..]), &[DType::F16], 3e-3);
 }
 
 /// As a step has it: activations in bf16 beside weights, gradients and statistics in f32.

@@ -22,7 +22,7 @@ fn keys_and_types() {
             "\"zigzag\"",
             &["line 19: parallel.pipeline.schedule = \"zigzag\"", "there are \"gpipe\", \"1f1b\""],
         ),
-        ("[model]", "device = \"cuda\"\n[model]", &["line 2: device = \"cuda\" is not supported; there are \"cpu\""]),
+        ("[model]", "device = \"gpu\"\n[model]", &["line 2: device", "\"gpu\" is no device; try \"auto\", \"cpu\""]),
         (
             "[optimizer]",
             "[precision]\nparams = \"double\"\n[optimizer]",

@@ -19,11 +19,21 @@ pub fn golden_json(name: &str) -> Value {
 }
 
 /// A folder that the program runs in; paths of commands are relative to it.
-pub struct Desk(TempDir);
+pub struct Desk {
+    folder: TempDir,
+    vars: Vec<(&'static str, PathBuf)>,
+}
 
 impl Desk {
+    /// On the CPU, whatever else the machine has.
     pub fn new() -> Desk {
-        Desk(tempfile::tempdir().unwrap())
+        Desk { folder: tempfile::tempdir().unwrap(), vars: vec![("INTERNEVO_DEVICE", "cpu".into())] }
+    }
+
+    /// With one more variable of the environment.
+    pub fn with(mut self, name: &'static str, value: impl Into<PathBuf>) -> Desk {
+        self.vars.push((name, value.into()));
+        self
     }
 
     /// With `run.toml`, which trains a golden as its golden.json says.
@@ -34,7 +44,7 @@ impl Desk {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
@@ -92,9 +102,10 @@ impl Desk {
         Running { child, command: command.into() }
     }
 
-    fn command(&self, command: &str) -> Command {
+    pub fn command(&self, command: &str) -> Command {
         let mut out = Command::new(env!("CARGO_BIN_EXE_internevo"));
-        out.args(command.split_whitespace()).current_dir(self.0.path()).env("RUST_BACKTRACE", "0");
+        out.args(command.split_whitespace()).current_dir(self.folder.path()).env("RUST_BACKTRACE", "0");
+        out.envs(self.vars.iter().map(|(name, value)| (name, value)));
         out
     }
 
