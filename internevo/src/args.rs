@@ -1,6 +1,6 @@
 //! What the commands that read a run file have in common.
 use crate::config::RunConfig;
-use crate::device::{DeviceArg, Numerics, On};
+use crate::device::{Device, DeviceArg, Numerics, On};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -14,8 +14,10 @@ pub struct RunFile {
     /// Ranks, as threads of this process (default: 1); processes are counted by whoever starts them
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub ranks: Option<u16>,
-    #[command(flatten)]
-    pub on: DeviceArg,
+    /// Compute on: auto (a card if there is one), cpu, cuda or cuda:N; also INTERNEVO_DEVICE, or `device` in the run file
+    // No `DeviceArg`: clap does not see that a group is there which has another in it, and `schedule` can do without one.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Device>,
 }
 
 impl RunFile {
@@ -31,6 +33,6 @@ impl RunFile {
     pub fn open(&self, config: &RunConfig) -> Result<On> {
         let numerics =
             Numerics { f32: config.precision.params.products(), deterministic: config.precision.deterministic };
-        On::open(self.on.or(config.device)?, numerics)
+        On::open(DeviceArg { device: self.device }.or(config.device)?, numerics)
     }
 }

@@ -26,7 +26,7 @@ fn keys_and_types() {
         (
             "[optimizer]",
             "[precision]\nparams = \"double\"\n[optimizer]",
-            &["line 17: precision.params = \"double\"", "there are \"f32\", \"f64\", \"bf16\", \"f16\""],
+            &["line 17: precision.params = \"double\"", "there are \"f32\", \"tf32\", \"f64\""],
         ),
         (
             "[optimizer]",
