@@ -196,6 +196,12 @@ impl RunConfig {
         problems.extend(self.train.problems());
         problems.extend(self.loss.problems());
         problems.extend(self.precision.problems());
+        if self.train.reproducible > 0 && self.precision.grads() != self.precision.params.dtype().precise() {
+            problems.push(format!(
+                "train.reproducible = {} beside precision.grads: gradients in 16 bits are rounded at each sum of a rank and once over ranks; remove one of the two",
+                self.train.reproducible
+            ));
+        }
         problems.extend(self.memory.recompute.problem());
         problems.extend(self.metrics.problems(self.train.steps));
         problems.extend(self.lr_schedule.problems(self.optimizer.lr, self.train.steps));
