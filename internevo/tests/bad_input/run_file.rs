@@ -30,6 +30,16 @@ fn keys_and_types() {
         ),
         (
             "[optimizer]",
+            "reproducible = 4\n[precision]\nparams = \"bf16\"\ngrads = \"bf16\"\n[optimizer]",
+            &["train.reproducible = 4 beside precision.grads", "remove one of the two"],
+        ),
+        (
+            "[optimizer]",
+            "[precision]\ngrads = \"f16\"\n[optimizer]",
+            &["precision.grads = \"f16\" beside params = \"f32\": remove it"],
+        ),
+        (
+            "[optimizer]",
             "[precision.loss_scale]\ninitial = 0.5\nbackoff_factor = 2\nhysteresis = 0\n[optimizer]",
             &[
                 "3 problems",
