@@ -17,6 +17,7 @@ mod queued;
 mod touched;
 mod trace;
 mod view;
+mod watched;
 
 pub use arena::{Access, Arena, In, Loan, Out, Sizes, Span};
 pub use copies::{Copies, draw};
@@ -29,6 +30,7 @@ pub use queued::Queued;
 pub use touched::Touched;
 pub use trace::{Trace, TraceRow, Traced};
 pub use view::{DType, Element, REGIONS, Region, View};
+pub use watched::Watched;
 
 /// A point in a device's compute queue. A CPU has finished when `run` returns, so its marks lie in the past; on a GPU
 /// a mark is an event.
@@ -46,7 +48,7 @@ pub trait Backend: Send {
     fn download(&mut self, src: View, dst: &mut [u8]);
 
     /// Returns when everything that was run has happened.
-    fn synchronize(&mut self) {}
+    fn synchronize(&mut self);
 
     /// A mark behind everything that was run so far.
     fn mark(&mut self) -> Mark;

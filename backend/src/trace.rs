@@ -49,6 +49,9 @@ impl Backend for Traced {
         self.trace.push("download", &[src], 0.0);
         self.inner.download(src, dst);
     }
+    fn synchronize(&mut self) {
+        self.inner.synchronize();
+    }
     fn mark(&mut self) -> Mark {
         self.inner.mark()
     }

@@ -33,7 +33,7 @@ pub use mpi::{Launcher, MpiError, MpiSettings, mpi, mpi_version};
 pub use processes::{Bytes, Processes, Request, Transport};
 pub use queued::Queued;
 pub use shared::{SharedError, shared, shared_bytes};
-pub use threads::{Host, Mover, Post, Threads, threads};
+pub use threads::{Host, Move, Mover, Post, Threads, threads};
 pub use uneven::all_to_all_uneven;
 
 use backend::{Loan, Mark};

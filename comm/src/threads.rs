@@ -10,10 +10,12 @@
 //! with a queue see [`crate::Queued`], and for ranks that are on one card the crate `cuda`.
 mod job;
 mod mover;
+mod moves;
 mod world;
 
 pub use job::Post;
 pub use mover::{Host, Mover};
+pub use moves::Move;
 pub use world::Threads;
 
 use crate::{Aborter, Call, Coll, CommError, Communicator, Open, Ticket};

@@ -5,7 +5,7 @@ use crate::driver::{Event, Stream};
 use crate::kernels::Kernels;
 use crate::ops::collectives;
 use backend::{Mark, Span};
-use comm::{Call, Coll, Mover, Post};
+use comm::{Call, Move, Mover, Post};
 use std::sync::{Arc, Mutex};
 
 pub struct Lane {
@@ -39,8 +39,8 @@ impl Transfer {
     /// Address of `part` of what a member gives or takes, in a whole buffer or in one that is this part alone.
     fn place(&self, span: Option<&Span>, part: usize, part_len: usize) -> u64 {
         let span = span.expect("the call wants the loans of the operation");
-        let at = if span.len() == self.call.len { part * part_len } else { 0 };
-        span.ptr() as u64 + (at * self.call.dtype.bytes()) as u64
+        let first = self.call.start(part, part_len, span.len());
+        span.ptr() as u64 + (first * self.call.dtype.bytes()) as u64
     }
 }
 
@@ -83,28 +83,15 @@ impl Mover for Lane {
 }
 
 impl Lane {
-    /// As [`comm::Coll`] says it, part by part.
     fn issue(&self, job: &Transfer) {
-        let Call { op, len, .. } = job.call;
-        let all = 0..job.posts.len();
-        let parts = match op {
-            Coll::AllReduce | Coll::Broadcast { .. } | Coll::Barrier | Coll::SendRecv { .. } => 1,
-            Coll::ReduceScatter | Coll::AllGather | Coll::AllToAll => job.posts.len(),
-        };
-        let n = len / parts;
+        let (call, members) = (job.call, job.posts.len());
+        let parts = call.parts(members);
+        let n = call.len / parts;
         for part in 0..parts {
-            let all = all.clone();
-            match op {
-                Coll::AllReduce => self.sum(job, part, n, all),
-                Coll::ReduceScatter => self.sum(job, part, n, part..part + 1),
-                Coll::AllGather => all.for_each(|to| self.copy(job, [part, to], [part, part], n)),
-                Coll::AllToAll => all.for_each(|from| self.copy(job, [from, part], [part, from], n)),
-                Coll::Broadcast { root } => {
-                    all.filter(|to| *to != root).for_each(|to| self.copy(job, [root, to], [0, 0], n))
-                }
-                Coll::Barrier => {}
-                Coll::SendRecv { from, to } => self.copy(job, [from, to], [0, 0], n),
-            }
+            call.moves(part, members, |what| match what {
+                Move::Sum { part, targets } => self.sum(job, part, n, targets),
+                Move::Copy { members, parts } => self.copy(job, members, parts, n),
+            });
         }
     }
 

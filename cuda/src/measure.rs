@@ -3,8 +3,8 @@
 use crate::compute::Compute;
 use crate::device::Cuda;
 use crate::driver::{Event, Memory, Pinned, Stream};
+use crate::needs::Needs;
 use crate::site::Site;
-use crate::survey::Needs;
 use backend::{Backend, Copies, DType, Op, Region, View, draw};
 use std::sync::Arc;
 

@@ -1,19 +1,20 @@
 //! Ranks on a card: what their programs will need of it, found out by running them on nothing, and a world of them.
 use crate::{Comms, Hyper, Rank, StepConfig, World};
-use backend::Backend;
+use backend::{Backend, Meta, Watched};
 use comm::{Engine, Threads};
-use cuda::{Cuda, Lane as CardLane, Needs, Site, Survey};
+use cuda::{Cuda, Lane as CardLane, Needs, Site};
 use model::Inputs;
 use plan::{LANES, Lane, Plan, RankId, Res};
 use schedule::RankPrograms;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What a rank will need of a card: its programs are rehearsed on a device that only notes.
 pub fn survey(plan: &Arc<Plan>, programs: &RankPrograms, step: &StepConfig, card: cuda::work::Card) -> Needs {
-    let (dev, needs) = Survey::new(programs.sizes(), card);
-    rehearse(plan, programs, step, Box::new(dev));
-    let needs = needs.lock().expect("nothing panics with the lock");
-    needs.clone()
+    let needs = Arc::<Mutex<Needs>>::default();
+    let noted = needs.clone();
+    let note = move |op| noted.lock().expect("nothing panics with the lock").note(op, card);
+    rehearse(plan, programs, step, Box::new(Watched::new(Box::new(Meta::new(programs.sizes())), note)));
+    needs.lock().expect("nothing panics with the lock").clone()
 }
 
 /// Runs every program of a rank on a device without memory, with communicators that move nothing.

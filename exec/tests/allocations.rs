@@ -2,7 +2,7 @@
 //! its own.
 mod common;
 
-use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, Sizes, View};
+use backend::{Meta, Op, Sizes, Watched};
 use common::ONE;
 use exec::Hyper;
 use std::alloc::{GlobalAlloc, Layout as Block, System};
@@ -27,38 +27,6 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Notes what is asked of a device, without an allocation of its own.
-struct Noted {
-    inner: Box<dyn Backend>,
-    ops: Arc<Mutex<Vec<Op>>>,
-}
-impl Backend for Noted {
-    fn run(&mut self, op: Op) {
-        let mut ops = self.ops.lock().unwrap();
-        assert!(ops.len() < ops.capacity());
-        ops.push(op);
-        self.inner.run(op);
-    }
-    fn upload(&mut self, src: &[u8], dst: View) {
-        self.inner.upload(src, dst);
-    }
-    fn download(&mut self, src: View, dst: &mut [u8]) {
-        self.inner.download(src, dst);
-    }
-    fn mark(&mut self) -> Mark {
-        self.inner.mark()
-    }
-    fn lend(&mut self, view: View, access: Access) -> Loan {
-        self.inner.lend(view, access)
-    }
-    fn settle(&mut self, loan: Loan) {
-        self.inner.settle(loan);
-    }
-    fn high_water(&self, region: Region) -> usize {
-        self.inner.high_water(region)
-    }
-}
-
 fn calls_of(work: impl FnOnce()) -> usize {
     let before = CALLS.load(Relaxed);
     work();
@@ -72,7 +40,13 @@ fn a_steady_step_allocates_nothing_but_what_products_pack() {
     common::init(&mut rank);
     let ops = Arc::new(Mutex::new(Vec::with_capacity(1 << 16)));
     let inner = std::mem::replace(&mut rank.dev, Box::new(Meta::new(Sizes::default())));
-    rank.dev = Box::new(Noted { inner, ops: ops.clone() });
+    let noted = ops.clone();
+    rank.dev = Box::new(Watched::new(inner, move |op: Op| {
+        // Without an allocation of its own.
+        let mut ops = noted.lock().unwrap();
+        assert!(ops.len() < ops.capacity());
+        ops.push(op);
+    }));
 
     let mut of_step = |step| {
         // The caller's own, made before.

@@ -74,6 +74,9 @@ impl Backend for PricedDevice {
         self.spent.spend(self.profile.operation_latency_s + self.profile.memory_s(dst.len()));
         self.inner.download(src, dst);
     }
+    fn synchronize(&mut self) {
+        self.inner.synchronize();
+    }
     fn mark(&mut self) -> Mark {
         self.inner.mark()
     }

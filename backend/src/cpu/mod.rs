@@ -221,6 +221,8 @@ impl Backend for Cpu {
         dst.copy_from_slice(x.bytes());
     }
     /// Compute is done when `run` returns.
+    fn synchronize(&mut self) {}
+    /// As above.
     fn mark(&mut self) -> Mark {
         Mark::default()
     }

@@ -1,6 +1,7 @@
 //! A complete operation of ranks that are threads: which bytes go where, in items that anybody may do.
+use super::Move;
+use crate::Call;
 use crate::tree::{self, TILE, Term};
-use crate::{Call, Coll};
 use backend::{DType, Span};
 use half::{bf16, f16};
 use std::ops::Range;
@@ -24,10 +25,7 @@ pub struct Job {
 
 impl Job {
     pub fn new(call: Call, posts: Vec<Post>) -> Job {
-        let parts = match call.op {
-            Coll::AllReduce | Coll::Broadcast { .. } | Coll::Barrier | Coll::SendRecv { .. } => 1,
-            Coll::ReduceScatter | Coll::AllGather | Coll::AllToAll => posts.len(),
-        };
+        let parts = call.parts(posts.len());
         let part_len = call.len / parts;
         let tiles = part_len.div_ceil(TILE).max(1);
         Job { call, posts, parts, part_len, tiles, claimed: AtomicUsize::new(0), done: AtomicUsize::new(0) }
@@ -50,16 +48,10 @@ impl Job {
 
     /// One tile of one part, from element `at` of it.
     fn item(&self, part: usize, at: usize) {
-        let all = 0..self.posts.len();
-        match self.call.op {
-            Coll::AllReduce => self.sums(part, at, all),
-            Coll::ReduceScatter => self.sums(part, at, part..part + 1),
-            Coll::AllGather => all.for_each(|to| self.copy([part, to], [part, part], at)),
-            Coll::AllToAll => all.for_each(|from| self.copy([from, part], [part, from], at)),
-            Coll::Broadcast { root } => all.filter(|to| *to != root).for_each(|to| self.copy([root, to], [0, 0], at)),
-            Coll::Barrier => {}
-            Coll::SendRecv { from, to } => self.copy([from, to], [0, 0], at),
-        }
+        self.call.moves(part, self.posts.len(), |what| match what {
+            Move::Sum { part, targets } => self.sums(part, at, targets),
+            Move::Copy { members, parts } => self.copy(members, parts, at),
+        });
     }
 
     fn sums(&self, part: usize, at: usize, targets: Range<usize>) {
@@ -117,7 +109,7 @@ impl Job {
     /// (4) The end of the last item happens before any `wait` returns, by `done` and the board's lock.
     fn place(&self, span: Option<&Span>, part: usize, at: usize) -> *mut u8 {
         let span = span.expect("Call::new wants the loans of the operation");
-        let at = if span.len() == self.call.len { part * self.part_len + at } else { at };
-        span.ptr().wrapping_add(at * self.call.dtype.bytes())
+        let first = self.call.start(part, self.part_len, span.len());
+        span.ptr().wrapping_add((first + at) * self.call.dtype.bytes())
     }
 }

@@ -1,5 +1,5 @@
 //! A device without memory that notes what a card would launch.
-use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, Sizes, View};
+use backend::{Backend, Meta, Op, Sizes, Watched};
 use cuda::lower;
 use cuda::work::{ByCudnn, Card, Launch, Module, Work};
 use std::collections::{BTreeMap, HashMap};
@@ -40,41 +40,12 @@ impl Notes {
         Notes(Arc::new(Mutex::new(Launches { card, modules: HashMap::new() })))
     }
     pub fn device(&self, sizes: Sizes) -> Box<dyn Backend> {
-        Box::new(Noting { inner: Meta::new(sizes), notes: self.clone() })
+        let notes = self.clone();
+        Box::new(Watched::new(Box::new(Meta::new(sizes)), move |op| notes.0.lock().unwrap().op(op)))
     }
     /// No device is left.
     pub fn end(self) -> Launches {
         let launches = Arc::into_inner(self.0).expect("all devices are gone");
         launches.into_inner().unwrap()
-    }
-}
-
-struct Noting {
-    inner: Meta,
-    notes: Notes,
-}
-
-impl Backend for Noting {
-    fn run(&mut self, op: Op) {
-        self.notes.0.lock().unwrap().op(op);
-        self.inner.run(op);
-    }
-    fn upload(&mut self, src: &[u8], dst: View) {
-        self.inner.upload(src, dst);
-    }
-    fn download(&mut self, src: View, dst: &mut [u8]) {
-        self.inner.download(src, dst);
-    }
-    fn mark(&mut self) -> Mark {
-        self.inner.mark()
-    }
-    fn lend(&mut self, view: View, access: Access) -> Loan {
-        self.inner.lend(view, access)
-    }
-    fn settle(&mut self, loan: Loan) {
-        self.inner.settle(loan);
-    }
-    fn high_water(&self, region: Region) -> usize {
-        self.inner.high_water(region)
     }
 }

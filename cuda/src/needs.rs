@@ -1,10 +1,9 @@
-//! What a run will need of a card, found out without one: a device that only notes what its operations become.
+//! What a run will need of a card, found out without one: of each operation what it becomes.
 use crate::cudnn::{self, Pass};
 use crate::lower;
 use crate::work::{Attend, Card, Module, Product, Work};
-use backend::{Access, Backend, Loan, Mark, Meta, Op, Region, Sizes, View};
+use backend::Op;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
 
 #[derive(Clone, Default, Debug)]
 pub struct Needs {
@@ -62,44 +61,5 @@ impl Needs {
                 Work::Copy { .. } => {}
             }
         }
-    }
-}
-
-/// A device without memory that notes.
-pub struct Survey {
-    inner: Meta,
-    card: Card,
-    needs: Arc<Mutex<Needs>>,
-}
-
-impl Survey {
-    pub fn new(sizes: Sizes, card: Card) -> (Survey, Arc<Mutex<Needs>>) {
-        let needs = Arc::default();
-        (Survey { inner: Meta::new(sizes), card, needs: Arc::clone(&needs) }, needs)
-    }
-}
-
-impl Backend for Survey {
-    fn run(&mut self, op: Op) {
-        self.needs.lock().expect("nothing panics with the lock").note(op, self.card);
-        self.inner.run(op);
-    }
-    fn upload(&mut self, src: &[u8], dst: View) {
-        self.inner.upload(src, dst);
-    }
-    fn download(&mut self, src: View, dst: &mut [u8]) {
-        self.inner.download(src, dst);
-    }
-    fn mark(&mut self) -> Mark {
-        self.inner.mark()
-    }
-    fn lend(&mut self, view: View, access: Access) -> Loan {
-        self.inner.lend(view, access)
-    }
-    fn settle(&mut self, loan: Loan) {
-        self.inner.settle(loan);
-    }
-    fn high_water(&self, region: Region) -> usize {
-        self.inner.high_water(region)
     }
 }
