@@ -21,13 +21,6 @@ pub struct Compiler {
     version: (i32, i32),
 }
 
-/// How a kernel came to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum From {
-    Cache,
-    Source,
-}
-
 impl Compiler {
     pub fn new(arch: u32, cache: Option<PathBuf>) -> Compiler {
         let (mut major, mut minor) = (0, 0);
@@ -64,16 +57,17 @@ impl Compiler {
     }
 
     /// The machine code of a module. `Err`: the compiler's words.
-    pub fn compile(&self, module: &Module) -> Result<(Vec<u8>, From), String> {
+    pub fn compile(&self, module: &Module) -> Result<Vec<u8>, String> {
         let file = self.cache.as_ref().map(|cache| self.file(cache, module));
         if let Some(code) = file.as_ref().and_then(|file| std::fs::read(file).ok()).and_then(unsealed) {
-            return Ok((code, From::Cache));
+            return Ok(code);
         }
         let code = compile(module, &self.options(module))?;
         if let Some(file) = &file {
-            keep(file, &code).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+            let way_out = "name another folder in INTERNEVO_CACHE";
+            keep(file, &code).map_err(|e| format!("cannot write {}: {e}; {way_out}", file.display()))?;
         }
-        Ok((code, From::Source))
+        Ok(code)
     }
 
     /// Several at once, in their order; `done` is told of each.
@@ -85,7 +79,7 @@ impl Compiler {
                 scope.spawn(|| {
                     let take = || next.lock().expect("nothing panics with the lock").next();
                     while let Some(i) = take() {
-                        let code = self.compile(&modules[i]).map(|(code, _)| code);
+                        let code = self.compile(&modules[i]);
                         codes.lock().expect("nothing panics with the lock")[i] = Some(code);
                         done();
                     }

@@ -3,7 +3,7 @@ use crate::compile::Compiler;
 use crate::driver::{Card, Function, Loaded, Stream};
 use crate::work::{Arg, Launch, Module, Place};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Of one card, for all ranks on it.
 pub struct Kernels {
@@ -12,11 +12,12 @@ pub struct Kernels {
     known: Mutex<Known>,
 }
 
-#[derive(Default)]
-struct Known {
-    modules: HashMap<Module, Loaded>,
-    /// With the bytes of shared memory that they may ask for.
-    functions: HashMap<(Module, &'static str, usize), Function>,
+type Known = HashMap<Module, Ready>;
+
+/// A module on the card, and those of its kernels that were launched, with the bytes of shared memory that they may ask for.
+struct Ready {
+    loaded: Loaded,
+    functions: Vec<(&'static str, usize, Function)>,
 }
 
 impl Kernels {
@@ -26,30 +27,36 @@ impl Kernels {
 
     /// Compiles and loads what is not there yet, on so many threads. `done` is told of each module.
     pub fn prepare(&self, modules: Vec<Module>, threads: usize, done: &(dyn Fn() + Sync)) -> Result<(), String> {
-        let known = || self.known.lock().expect("nothing panics with the lock");
         // Nobody waits for the compiler who does not need what it makes.
-        let is_new = |module: &Module| !known().modules.contains_key(module);
+        let is_new = |module: &Module| !self.known().contains_key(module);
         let new: Vec<Module> = modules.into_iter().filter(is_new).collect();
         let codes = self.compiler.all(&new, threads, done)?;
         for (module, code) in new.into_iter().zip(codes) {
             let loaded = Loaded::new(&self.card, &code).map_err(|e| format!("{}: {e}", module.source.name))?;
-            known().modules.entry(module).or_insert(loaded);
+            self.known().entry(module).or_insert(Ready { loaded, functions: vec![] });
         }
         Ok(())
     }
 
     /// The kernel of a launch. One that was not prepared is compiled here.
     pub fn function(&self, launch: &Launch) -> Result<Function, String> {
-        let key = (launch.module.clone(), launch.entry, launch.shared);
-        if let Some(function) = self.known.lock().expect("nothing panics with the lock").functions.get(&key) {
+        if !self.known().contains_key(&launch.module) {
+            self.prepare(vec![launch.module.clone()], 1, &|| {})?;
+        }
+        let mut known = self.known();
+        let Ready { loaded, functions } = known.get_mut(&launch.module).expect("it was prepared");
+        let of = functions.iter().find(|(entry, shared, _)| (*entry, *shared) == (launch.entry, launch.shared));
+        if let Some((_, _, function)) = of {
             return Ok(*function);
         }
-        self.prepare(vec![launch.module.clone()], 1, &|| {})?;
-        let mut known = self.known.lock().expect("nothing panics with the lock");
-        let function = known.modules[&launch.module].function(&self.card, launch.entry, launch.shared);
+        let function = loaded.function(&self.card, launch.entry, launch.shared);
         let function = function.map_err(|e| format!("{} of {}: {e}", launch.entry, launch.module.source.name))?;
-        known.functions.insert(key, function);
+        functions.push((launch.entry, launch.shared, function));
         Ok(function)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("nothing panics with the lock")
     }
 
     /// `address` says where places are.

@@ -68,7 +68,7 @@ fn compile(arch: u32, multiprocessors: u32, kib: usize) {
     let (covering, began) = (covering(&launches), Instant::now());
     let mut local = vec![];
     for module in &covering {
-        let (code, _) = compiler.compile(module).unwrap_or_else(|e| panic!("{e}"));
+        let code = compiler.compile(module).unwrap_or_else(|e| panic!("{e}"));
         let facts = cubin::facts(&code);
         for (entry, dynamic) in &launches.modules[module].1 {
             let of = facts.get(*entry).unwrap_or_else(|| panic!("{} has no {entry}", module.source.name));
