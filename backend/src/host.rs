@@ -17,14 +17,19 @@ pub fn upload<E: crate::Element>(dev: &mut dyn Backend, src: &[E], view: View) {
 }
 
 /// As f32: rounded if the view holds f64.
-pub fn download_floats(dev: &mut dyn Backend, view: View) -> Vec<f32> {
+pub fn download_floats(dev: &mut dyn Backend, view: View, out: &mut [f32]) {
+    assert_eq!(view.len, out.len(), "download of {view:?}");
     match view.dtype {
-        DType::F32 => download(dev, view),
-        DType::F64 => download::<f64>(dev, view).into_iter().map(|x| x as f32).collect(),
-        DType::BF16 => download::<bf16>(dev, view).into_iter().map(f32::from).collect(),
-        DType::F16 => download::<f16>(dev, view).into_iter().map(f32::from).collect(),
+        DType::F32 => dev.download(view, bytemuck::cast_slice_mut(out)),
+        DType::F64 => convert(&download::<f64>(dev, view), out, |x| x as f32),
+        DType::BF16 => convert(&download::<bf16>(dev, view), out, f32::from),
+        DType::F16 => convert(&download::<f16>(dev, view), out, f32::from),
         DType::U32 => panic!("{view:?} holds no floats"),
     }
+}
+
+fn convert<E: Copy>(from: &[E], to: &mut [f32], f: impl Fn(E) -> f32) {
+    to.iter_mut().zip(from).for_each(|(y, x)| *y = f(*x));
 }
 
 /// Rounded to the view's type, to nearest and ties to even.

@@ -18,8 +18,11 @@ pub(crate) struct Tensor {
 }
 
 impl Tensor {
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
     pub fn bytes(&self) -> u64 {
-        4 * self.shape.iter().product::<usize>() as u64
+        4 * self.len() as u64
     }
 }
 

@@ -1,9 +1,13 @@
 //! What can be wrong with a directory: each message says where, what, and what to do about it.
 use safetensors::Dtype;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub(crate) type Result<T> = std::result::Result<T, CheckpointError>;
+
+/// Where a checkpoint is not what was written.
+const BACK: &str = "copy the checkpoint again, or go back to an older one";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -59,6 +63,20 @@ pub enum CheckpointError {
     OtherModel { dir: PathBuf, fields: Vec<String> },
     #[error("{}: no training state here; a run cannot continue from weights alone, but can begin with model.init_from", .dir.display())]
     NoTraining { dir: PathBuf },
+    #[error("{}: no training/manifest.json, the last file of a save; it was not completed, or by a version without checksums: go back to another checkpoint", .dir.display())]
+    NoManifest { dir: PathBuf },
+    #[error("{}: {problem}; {BACK}", .path.display())]
+    Manifest { path: PathBuf, problem: String },
+    #[error("{}: the file is missing; {BACK}", .path.display())]
+    Lost { path: PathBuf },
+    #[error("{}: holds {bytes} bytes, and {needed} were written; {BACK}", .path.display())]
+    Size { path: PathBuf, bytes: u64, needed: u64 },
+    #[error("{}: the {} not what was written; {BACK}", .path.display(), if *.header { "header of its tensors is" } else { "text is" })]
+    Changed { path: PathBuf, header: bool },
+    #[error("{}: bytes {}..{}, of tensor {tensor}, are not what was written; {BACK}", .path.display(), .bytes.start, .bytes.end)]
+    Damaged { path: PathBuf, tensor: String, bytes: Range<u64> },
+    #[error("{}: not of this checkpoint, and would be read with it; move it away", .path.display())]
+    ForeignFile { path: PathBuf },
     #[error(
         "none of the checkpoints in {} opens: {}; repair one, or begin anew with --fresh",
         .checkpoints.display(), .broken.iter().map(CheckpointError::to_string).collect::<Vec<_>>().join("; ")
@@ -71,6 +89,11 @@ fn names(dtypes: &[Dtype]) -> String {
 }
 
 impl CheckpointError {
+    /// The checkpoint itself is broken, or its disk is, and an older one may not be.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, CheckpointError::OtherModel { .. })
+    }
+
     /// For `map_err`: an I/O error with what was done to which path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
         let path = path.to_owned();

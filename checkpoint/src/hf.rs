@@ -3,9 +3,10 @@ use crate::Part;
 use crate::disk;
 use crate::error::{CheckpointError, Result};
 use crate::json;
+use crate::lease::Lease;
 use crate::reader::{FLOATS, Reader};
 use crate::save::Save;
-use crate::spelling::Spelling;
+use crate::spelling::{Spelling, Stretch};
 use model::{Decoder, models};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const PIECE: usize = 1 << 20;
 
 pub struct HfDir {
+    /// While it is open nobody prunes the directory.
+    _lease: Lease,
     decoder: Decoder,
     spelling: Spelling,
     tensors: Reader,
@@ -35,6 +38,7 @@ impl HfDir {
     /// Checks that every tensor is there, whole, of the right shape and of a type that can be read, and that no other
     /// tensor is, which the model would ignore.
     pub fn open(dir: &Path) -> Result<HfDir> {
+        let lease = Lease::take(dir)?;
         let path = dir.join(CONFIG);
         let config = |problems| CheckpointError::Config { path: path.clone(), problems };
         let decoder = models::from_json(&json::read(&path)?).map_err(config)?;
@@ -50,7 +54,7 @@ impl HfDir {
             tensors.check(&tensor.name, &tensor.shape, FLOATS)?;
         }
         refuse_foreign(&decoder, &spelling, &tensors)?;
-        Ok(HfDir { decoder, spelling, tensors })
+        Ok(HfDir { _lease: lease, decoder, spelling, tensors })
     }
 
     pub fn decoder(&self) -> &Decoder {
@@ -65,9 +69,17 @@ impl HfDir {
         HfDir { spelling, ..self }
     }
 
+    pub(crate) fn tensors(&self) -> &Reader {
+        &self.tensors
+    }
+
+    pub(crate) fn stretches(&self, name: &str, start: usize, len: usize) -> impl Iterator<Item = Stretch<'_>> {
+        self.spelling.stretches(name, start, len)
+    }
+
     /// Elements `start ..` of a parameter of the decoder's table.
     pub fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<()> {
-        for stretch in self.spelling.stretches(name, start, out.len()) {
+        for stretch in self.stretches(name, start, out.len()) {
             self.tensors.read(stretch.tensor, stretch.at, &mut out[stretch.range])?;
         }
         Ok(())

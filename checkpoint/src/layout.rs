@@ -2,6 +2,7 @@
 use crate::contents::{self, Contents};
 use crate::error::Result;
 use crate::spelling::Spelling;
+use crate::sums::Sums;
 use crate::training::{HEAD, MOMENTS, Part, RAW_HEAD};
 use crate::writer::Writer;
 use model::{Decoder, Family, models};
@@ -46,32 +47,44 @@ impl Layout {
         Layout { contents, tensors, spelling, own: Spelling::own(decoder), head }
     }
 
-    /// Elements `start ..` of a part of a parameter, into the files.
-    pub fn write(&self, files: &Writer, part: Part, name: &str, start: usize, data: &[f32]) -> Result<()> {
+    /// Elements `start ..` of a part of a parameter, into the files and into the sums of what lies in them.
+    pub fn write(
+        &self,
+        (files, sums): (&Writer, &mut Sums),
+        part: Part,
+        name: &str,
+        start: usize,
+        data: &[f32],
+    ) -> Result<()> {
+        let mut put = |tensor: &str, at: usize, data: &[f32]| {
+            sums.add(tensor, at, data);
+            files.write(tensor, at, data)
+        };
         if part == Part::Param && name == HEAD && self.head.as_ref().is_some_and(|head| head.raw) {
-            files.write(RAW_HEAD, start, data)?;
+            put(RAW_HEAD, start, data)?;
         }
         match part {
-            Part::Param => self
-                .spelling
-                .stretches(name, start, data.len())
-                .try_for_each(|s| files.write(s.tensor, s.at, &data[s.range])),
+            Part::Param => {
+                self.spelling.stretches(name, start, data.len()).try_for_each(|s| put(s.tensor, s.at, &data[s.range]))
+            }
             Part::ExpAvg | Part::ExpAvgSq => self
                 .own
                 .stretches(name, start, data.len())
-                .try_for_each(|s| files.write(&part.tensor(s.tensor), s.at, &data[s.range])),
+                .try_for_each(|s| put(&part.tensor(s.tensor), s.at, &data[s.range])),
         }
     }
 
     /// A rank may have written parts of rows, so rows are normalised when all are there.
-    pub fn normalise_head(&self, files: &Writer) -> Result<()> {
+    pub fn normalise_head(&self, files: &Writer, sums: &mut Sums) -> Result<()> {
         let Some(UnitHead { tensor, shape: [rows, width], .. }) = &self.head else { return Ok(()) };
+        sums.0.remove(tensor);
         let mut row = vec![0.0; *width];
         for start in (0..*rows).map(|i| i * width) {
             files.read(tensor, start, &mut row)?;
             // As `Op::UnitRows`.
             let norm = row.iter().map(|x| (*x as f64).powi(2)).sum::<f64>().sqrt().max(1e-12);
             row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
+            sums.add(tensor, start, &row);
             files.write(tensor, start, &row)?;
         }
         Ok(())

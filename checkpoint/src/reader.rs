@@ -8,6 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -66,8 +67,27 @@ impl Reader {
         Ok(())
     }
 
+    /// The first bytes of a file, as far as its table of tensors goes.
+    pub fn header(path: &Path) -> Result<Vec<u8>> {
+        let file = File::open(path).map_err(CheckpointError::io("open", path))?;
+        let (json, _) = header(path, &file)?;
+        Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Each tensor that can be read as f32, with the number of its elements.
+    pub fn elements(&self) -> impl Iterator<Item = (&str, usize)> {
+        let readable = self.entries.iter().filter(|(_, e)| FLOATS.contains(&e.dtype));
+        readable.map(|(name, e)| (name.as_str(), e.shape.iter().product()))
+    }
+
+    /// Type, shape and place in its file.
+    pub fn facts(&self, name: &str) -> (Dtype, &[usize], Range<u64>) {
+        let entry = &self.entries[name];
+        (entry.dtype, &entry.shape, entry.at..entry.at + entry.bytes)
     }
 
     /// Each tensor with its file.
@@ -78,6 +98,15 @@ impl Reader {
     /// The file of a tensor.
     pub fn file(&self, name: &str) -> Option<&Path> {
         self.entries.get(name).map(|e| self.files[e.file].0.as_path())
+    }
+
+    /// Where elements of a tensor lie, as far as it has them.
+    pub fn bytes(&self, name: &str, elements: Range<usize>) -> (&Path, Range<u64>) {
+        let entry = &self.entries[name];
+        let all: usize = entry.shape.iter().product();
+        let width = entry.bytes / all.max(1) as u64;
+        let at = |element: usize| entry.at + element.min(all) as u64 * width;
+        (&self.files[entry.file].0, at(elements.start)..at(elements.end))
     }
 
     /// After this, [`Reader::read`] knows the tensor.
@@ -152,33 +181,42 @@ impl Reader {
     }
 }
 
-/// The table of a file's tensors and where their data begins. The file is as long as it should be.
-fn read_header(path: &Path, file: &File) -> Result<(Metadata, u64)> {
+/// The JSON of a file's header, and the bytes of the file.
+fn header(path: &Path, file: &File) -> Result<(Vec<u8>, u64)> {
     let read = |at: u64, out: &mut [u8]| file.read_exact_at(out, at).map_err(CheckpointError::io("read", path));
-    let invalid = |problem: String| CheckpointError::Header { path: path.into(), problem };
     let bytes = file.metadata().map_err(CheckpointError::io("open", path))?.len();
-    let at_least = |needed: u64| match bytes < needed {
-        true => Err(CheckpointError::Truncated { path: path.into(), bytes, needed }),
-        false => Ok(()),
-    };
-
-    at_least(8)?;
+    at_least(path, bytes, 8)?;
     let mut len = [0; 8];
     read(0, &mut len)?;
     let len = u64::from_le_bytes(len);
     if len > HEADER_LIMIT {
-        return Err(invalid(format!("it begins with a header of {len} bytes, where {HEADER_LIMIT} are allowed")));
+        let problem = format!("it begins with a header of {len} bytes, where {HEADER_LIMIT} are allowed");
+        return Err(CheckpointError::Header { path: path.into(), problem });
     }
-    let data = 8 + len;
-    at_least(data)?;
+    at_least(path, bytes, 8 + len)?;
     let mut json = vec![0; len as usize];
     read(8, &mut json)?;
+    Ok((json, bytes))
+}
+
+/// The table of a file's tensors and where their data begins. The file is as long as it should be.
+fn read_header(path: &Path, file: &File) -> Result<(Metadata, u64)> {
+    let invalid = |problem: String| CheckpointError::Header { path: path.into(), problem };
+    let (json, bytes) = header(path, file)?;
+    let data = 8 + json.len() as u64;
     let metadata: Metadata =
         serde_json::from_slice(&json).map_err(|e| invalid(format!("its header is damaged: {e}")))?;
     let end = data.saturating_add(metadata.data_len() as u64);
-    at_least(end)?;
+    at_least(path, bytes, end)?;
     if bytes > end {
         return Err(invalid(format!("{} bytes follow the last tensor", bytes - end)));
     }
     Ok((metadata, data))
+}
+
+fn at_least(path: &Path, bytes: u64, needed: u64) -> Result<()> {
+    match bytes < needed {
+        true => Err(CheckpointError::Truncated { path: path.into(), bytes, needed }),
+        false => Ok(()),
+    }
 }

@@ -1,21 +1,23 @@
 //! A checkpoint being written.
 //!
 //! All files have their final size before the first element is written, so a full disk is found while nothing is lost,
-//! and ranks write what they own in any order: rank 0 with [`Save::write`], the others each with a [`crate::Share`], of
-//! which it hears by [`Save::add`]. [`Save::commit`] flushes everything to the disk before the folder gets its name, and
-//! the name itself before it returns. A process that dies before that leaves `step_N.tmp`, which the next save of that
-//! name or [`crate::rewind`] removes.
+//! and ranks write what they own in any order, each with a [`crate::Share`], of which rank 0 hears by [`Save::add`]. The
+//! folder is called `step_N.tmp-X` until [`Save::commit`]: files are flushed, by whoever wrote into them; the manifest is
+//! written with the checksums of all ranks, and flushed; the folders are; then the folder gets its name, and the folder it
+//! lies in is flushed. Whatever dies before that leaves a draft, which [`crate::rewind`] removes.
 use crate::contents;
 use crate::coverage::Coverage;
 use crate::disk;
 use crate::error::{CheckpointError, Result};
-use crate::folder::TMP;
+use crate::folder::draft_of;
 use crate::hf::{CONFIG, INDEX};
 use crate::json;
 use crate::layout::Layout;
+use crate::manifest::Manifest;
+use crate::sums::Sums;
 use crate::training::{Part, STATE, TRAINING};
 use crate::writer::Writer;
-use crate::written::Written;
+use crate::written;
 use model::{Decoder, Family, models};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -30,7 +32,13 @@ pub struct Save {
     draft: Draft,
     layout: Layout,
     files: Writer,
-    written: Mutex<HashMap<(Part, String), Coverage>>,
+    written: Mutex<Written>,
+}
+
+/// By all ranks.
+struct Written {
+    coverage: HashMap<(Part, String), Coverage>,
+    sums: Sums,
 }
 
 impl Save {
@@ -44,10 +52,9 @@ impl Save {
         if disk::exists(&dir)? {
             return Err(CheckpointError::Exists { path: dir });
         }
-        let draft = Draft::create(&dir)?;
-        json::write(&draft.0.join(CONFIG), &models::to_json(decoder, family))?;
-
         let layout = Layout::new(decoder, family, with_optimizer, limit);
+        let draft = Draft::create(&dir, Writer::bytes(&layout.contents))?;
+        json::write(&draft.0.join(CONFIG), &models::to_json(decoder, family))?;
         let weights = if with_optimizer { layout.contents.len() - 1 } else { layout.contents.len() };
         if weights > 1 {
             json::write(&draft.0.join(INDEX), &contents::index(&layout.contents[..weights]))?;
@@ -56,7 +63,7 @@ impl Save {
             disk::create(&draft.0.join(TRAINING))?;
         }
         let coverage = layout.tensors.iter().map(|(part, name, len)| ((*part, name.clone()), Coverage::new(*len)));
-        let written = Mutex::new(coverage.collect());
+        let written = Mutex::new(Written { coverage: coverage.collect(), sums: Sums::default() });
         let files = Writer::create(&draft.0, &layout.contents)?;
         Ok(Save { dir, draft, layout, files, written })
     }
@@ -66,22 +73,18 @@ impl Save {
         if data.is_empty() {
             return Ok(());
         }
-        self.cover(part, name, start, data.len());
-        self.layout.write(&self.files, part, name, start, data)
+        let Written { coverage, sums } = &mut *self.written.lock().expect("no writer panics");
+        cover(coverage, part, name, start, data.len());
+        self.layout.write((&self.files, sums), part, name, start, data)
     }
 
-    /// What another rank has written, as [`crate::Share::finish`] says.
+    /// What a rank has written, as [`crate::Share::finish`] says.
     pub fn add(&self, rank: usize, report: &str) {
-        let written = Written::decode(report);
-        let written = written.unwrap_or_else(|| panic!("rank {rank} tells of no ranges: {report}"));
-        written.ranges().for_each(|(part, name, start, len)| self.cover(part, name, start, len));
-    }
-
-    fn cover(&self, part: Part, name: &str, start: usize, len: usize) {
-        let mut written = self.written.lock().expect("no writer panics");
-        let fresh = written.get_mut(&(part, name.to_string())).is_some_and(|c| c.add(start, len));
-        drop(written);
-        assert!(fresh, "elements {start} + {len} of {name} ({part:?}) do not exist or are written again");
+        let told = written::Written::decode(report);
+        let told = told.unwrap_or_else(|| panic!("rank {rank} tells of no ranges: {report}"));
+        let Written { coverage, sums } = &mut *self.written.lock().expect("no writer panics");
+        told.ranges().for_each(|(part, name, start, len)| cover(coverage, part, name, start, len));
+        sums.merge(told.sums);
     }
 
     /// The folder under its temporary name: the place for tokenizer files and generation_config.json.
@@ -89,35 +92,56 @@ impl Save {
         &self.draft.0
     }
 
-    /// Completes a checkpoint. When this returns, it survives a power cut.
-    pub fn commit(self, state: &Value) -> Result<()> {
+    /// Completes a checkpoint. When this returns, it survives a power cut. `about` the run its manifest tells.
+    pub fn commit(self, about: Value, state: &Value) -> Result<()> {
         let training = self.draft.0.join(TRAINING);
         if !disk::exists(&training)? {
             disk::create(&training)?;
         }
         json::write(&self.draft.0.join(STATE), state)?;
-        self.publish()
+        let sums = self.complete()?;
+        Manifest::of(&self.draft.0, &self.layout.contents, &sums, about)?.write(&self.draft.0)?;
+        disk::sync(&training)?;
+        disk::sync(&self.draft.0)?;
+        disk::rename(&self.draft.0, &self.dir)
     }
 
     /// Completes a directory that no run continues from.
     pub fn publish(self) -> Result<()> {
-        for ((part, name), coverage) in self.written.lock().expect("no writer panics").iter() {
-            assert_eq!(coverage.hole(), None, "the first element of {name} ({part:?}) that was not written");
-        }
-        self.layout.normalise_head(&self.files)?;
-        disk::sync_tree(&self.draft.0)?;
+        self.complete()?;
         disk::rename(&self.draft.0, &self.dir)
     }
+
+    /// Every element was written, and is on the disk.
+    fn complete(&self) -> Result<Sums> {
+        let Written { coverage, sums } = &mut *self.written.lock().expect("no writer panics");
+        for ((part, name), coverage) in coverage {
+            assert_eq!(coverage.hole(), None, "the first element of {name} ({part:?}) that was not written");
+        }
+        self.layout.normalise_head(&self.files, sums)?;
+        disk::sync_tree(&self.draft.0)?;
+        Ok(std::mem::take(sums))
+    }
+}
+
+fn cover(coverage: &mut HashMap<(Part, String), Coverage>, part: Part, name: &str, start: usize, len: usize) {
+    let fresh = coverage.get_mut(&(part, name.to_string())).is_some_and(|c| c.add(start, len));
+    assert!(fresh, "elements {start} + {len} of {name} ({part:?}) do not exist or are written again");
 }
 
 /// The folder under its temporary name. Dropped before it was renamed, it is removed.
 struct Draft(PathBuf);
 
 impl Draft {
-    fn create(dir: &Path) -> Result<Draft> {
+    /// Where there is room for so many bytes.
+    fn create(dir: &Path, bytes: u64) -> Result<Draft> {
         disk::create_parents(dir)?;
-        let path = disk::with_suffix(dir, TMP);
-        disk::remove(&path)?;
+        let free = disk::free(disk::parent(dir))?;
+        if free < bytes {
+            let cause = std::io::Error::other(format!("only {free} bytes are free there"));
+            return Err(CheckpointError::NoSpace { path: dir.into(), bytes, total: bytes, cause });
+        }
+        let path = draft_of(dir);
         disk::create(&path)?;
         Ok(Draft(path))
     }
@@ -125,7 +149,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // Nothing is there after a commit. What cannot be removed now is removed by the next save.
+        // Nothing is there after a commit. What cannot be removed now is removed before the next run.
         let _ = disk::remove(&self.0);
     }
 }

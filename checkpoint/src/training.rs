@@ -3,10 +3,13 @@ use crate::disk;
 use crate::error::{CheckpointError, Result};
 use crate::hf::HfDir;
 use crate::json;
+use crate::manifest::Manifest;
 use crate::reader::Reader;
 use crate::spelling::Spelling;
+use crate::sums::Sums;
 use model::{Decoder, Family, Position, Rope, Scaling, models};
 use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,6 +17,7 @@ use std::path::Path;
 pub(crate) const TRAINING: &str = "training";
 pub(crate) const OPTIMIZER: &str = "training/optimizer.safetensors";
 pub(crate) const STATE: &str = "training/state.json";
+pub(crate) const MANIFEST: &str = "training/manifest.json";
 
 /// The head's matrix, where the weights of the directory have it with its rows normalised.
 pub(crate) const HEAD: &str = "lm_head.weight";
@@ -42,6 +46,7 @@ impl Part {
 
 /// A checkpoint, opened to continue its run.
 pub struct Training {
+    manifest: Manifest,
     weights: HfDir,
     optimizer: Reader,
     /// Of the optimizer's tensors, without their prefix.
@@ -62,13 +67,17 @@ impl Training {
         Ok(Training { weights: training.weights.for_run(decoder), spelling: Spelling::own(decoder), ..training })
     }
 
-    /// Opens and checks a checkpoint of whichever decoder.
+    /// Opens and checks a checkpoint of whichever decoder: everything but the values of its tensors, which are checked
+    /// as they are read, see [`Told`].
     pub(crate) fn load(dir: &Path) -> Result<Training> {
-        let weights = HfDir::open(dir)?;
-        let path = dir.join(OPTIMIZER);
-        if !disk::exists(&path)? {
+        if disk::exists(dir)? && !disk::exists(&dir.join(TRAINING))? {
             return Err(CheckpointError::NoTraining { dir: dir.into() });
         }
+        let manifest = Manifest::open(dir)?;
+        if let Some(problem) = manifest.problems(dir).into_iter().next() {
+            return Err(problem);
+        }
+        let (weights, path) = (HfDir::open(dir)?, dir.join(OPTIMIZER));
         let optimizer = Reader::open(&path, std::slice::from_ref(&path))?;
         for spec in weights.decoder().table() {
             for part in MOMENTS {
@@ -80,7 +89,7 @@ impl Training {
             optimizer.check(RAW_HEAD, &[m.vocab, m.hidden], &[Dtype::F32])?;
         }
         let spelling = Spelling::own(weights.decoder());
-        Ok(Training { weights, optimizer, spelling, state: json::read(&dir.join(STATE))? })
+        Ok(Training { manifest, weights, optimizer, spelling, state: json::read(&dir.join(STATE))? })
     }
 
     fn has_raw_head(&self) -> bool {
@@ -90,6 +99,37 @@ impl Training {
     /// What was given to [`crate::Save::commit`].
     pub fn state(&self) -> &Value {
         &self.state
+    }
+
+    /// What its writer told of the run: step, layout.
+    pub fn about(&self) -> &Value {
+        &self.manifest.about
+    }
+
+    pub fn decoder(&self) -> &Decoder {
+        self.weights.decoder()
+    }
+
+    /// Elements `start ..` of a part of a parameter that were read, into the sums of what lies in the files.
+    pub fn tell(&self, sums: &mut Told, part: Part, name: &str, start: usize, data: &[f32]) {
+        let mut add = |tensor: &str, at: usize, data: &[f32]| sums.0.add(tensor, at, data);
+        match part {
+            Part::Param if name == HEAD && self.has_raw_head() => add(RAW_HEAD, start, data),
+            Part::Param => {
+                self.weights.stretches(name, start, data.len()).for_each(|s| add(s.tensor, s.at, &data[s.range]))
+            }
+            Part::ExpAvg | Part::ExpAvgSq => self
+                .spelling
+                .stretches(name, start, data.len())
+                .for_each(|s| add(&part.tensor(s.tensor), s.at, &data[s.range])),
+        }
+    }
+
+    /// Ranges that are not what was written, among the tensors that ranks have told of: each element by one of them.
+    pub fn damage(&self, told: impl IntoIterator<Item = Told>) -> Vec<CheckpointError> {
+        let mut sums = Sums::default();
+        told.into_iter().for_each(|told| sums.merge(told.0));
+        self.manifest.damage(&sums, &[self.weights.tensors(), &self.optimizer])
     }
 
     /// Elements `start ..` of a part of a parameter.
@@ -104,6 +144,10 @@ impl Training {
         }
     }
 }
+
+/// Checksums of what a rank has read, in any ranges.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Told(Sums);
 
 /// The fields in which two decoders differ, as `[model]` spells them.
 fn differences(checkpoint: &Decoder, run: &Decoder) -> Vec<String> {

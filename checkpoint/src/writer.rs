@@ -12,9 +12,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub(crate) struct Writer {
-    files: Vec<(PathBuf, File)>,
+    /// Each opened when it is needed.
+    files: Vec<(PathBuf, OnceLock<File>)>,
     /// By tensor.
     places: HashMap<String, Place>,
 }
@@ -27,8 +29,13 @@ struct Place {
 }
 
 impl Writer {
+    /// Of all files.
+    pub fn bytes(contents: &[Contents]) -> u64 {
+        contents.iter().map(|c| Header::new(&c.tensors).file_bytes).sum()
+    }
+
     pub fn create(dir: &Path, contents: &[Contents]) -> Result<Writer> {
-        let total = contents.iter().map(|c| Header::new(&c.tensors).file_bytes).sum();
+        let total = Writer::bytes(contents);
         Writer::each(dir, contents, |path, header| {
             let bytes = header.file_bytes;
             let full = |cause| CheckpointError::NoSpace { path: path.into(), bytes, total, cause };
@@ -36,18 +43,20 @@ impl Writer {
             let file = file.map_err(CheckpointError::io("create", path))?;
             reserve(&file, bytes).map_err(full)?;
             file.write_all_at(&header.bytes, 0).map_err(CheckpointError::io("write", path))?;
-            Ok(file)
+            Ok(file.into())
         })
     }
 
     /// Files that another rank has created.
-    pub fn open(dir: &Path, contents: &[Contents]) -> Result<Writer> {
-        Writer::each(dir, contents, |path, _| {
-            File::options().write(true).open(path).map_err(CheckpointError::io("open", path))
-        })
+    pub fn of(dir: &Path, contents: &[Contents]) -> Writer {
+        Writer::each(dir, contents, |_, _| Ok(OnceLock::new())).expect("nothing is opened")
     }
 
-    fn each(dir: &Path, contents: &[Contents], file: impl Fn(&Path, &Header) -> Result<File>) -> Result<Writer> {
+    fn each(
+        dir: &Path,
+        contents: &[Contents],
+        file: impl Fn(&Path, &Header) -> Result<OnceLock<File>>,
+    ) -> Result<Writer> {
         let mut out = Writer { files: vec![], places: HashMap::new() };
         for contents in contents {
             let (path, header) = (dir.join(&contents.file), Header::new(&contents.tensors));
@@ -60,15 +69,26 @@ impl Writer {
         Ok(out)
     }
 
+    fn file(&self, place: Place) -> Result<(&Path, &File)> {
+        let (path, file) = &self.files[place.file];
+        if file.get().is_none() {
+            let opened = File::options().read(true).write(true).open(path);
+            let opened = opened.map_err(|cause| CheckpointError::NotShared { path: path.into(), cause })?;
+            file.get_or_init(|| opened);
+        }
+        Ok((path, file.get().expect("it was opened")))
+    }
+
     /// What was written here is on the disk.
     pub fn sync(&self) -> Result<()> {
-        self.files.iter().try_for_each(|(path, file)| file.sync_data().map_err(CheckpointError::io("flush", path)))
+        let opened = self.files.iter().filter_map(|(path, file)| Some((path, file.get()?)));
+        opened.into_iter().try_for_each(|(path, file)| file.sync_data().map_err(CheckpointError::io("flush", path)))
     }
 
     /// Elements `start ..` of a tensor that were written.
     pub fn read(&self, tensor: &str, start: usize, out: &mut [f32]) -> Result<()> {
         let place = self.places[tensor];
-        let (path, file) = &self.files[place.file];
+        let (path, file) = self.file(place)?;
         let at = place.at + 4 * start as u64;
         file.read_exact_at(bytemuck::cast_slice_mut(out), at).map_err(CheckpointError::io("read", path))
     }
@@ -76,7 +96,7 @@ impl Writer {
     /// Writes elements `start ..` of a tensor.
     pub fn write(&self, tensor: &str, start: usize, data: &[f32]) -> Result<()> {
         let place = self.places[tensor];
-        let (path, file) = &self.files[place.file];
+        let (path, file) = self.file(place)?;
         let at = place.at + 4 * start as u64;
         file.write_all_at(bytemuck::cast_slice(data), at).map_err(CheckpointError::io("write", path))
     }
@@ -90,16 +110,16 @@ fn reserve(file: &File, bytes: u64) -> std::io::Result<()> {
     }
 }
 
-struct Header {
+pub(crate) struct Header {
     /// The first bytes of the file.
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// First byte in the file of each tensor.
     starts: Vec<u64>,
-    file_bytes: u64,
+    pub file_bytes: u64,
 }
 
 impl Header {
-    fn new(tensors: &[Tensor]) -> Header {
+    pub fn new(tensors: &[Tensor]) -> Header {
         let mut end = 0;
         let mut infos = vec![];
         for t in tensors {

@@ -1,21 +1,27 @@
 //! What a rank has written, in a form that is short enough to be told to another: ranges of the same length at the same
 //! distance are one run. A shard of columns is a run, and not a range for every row.
+use crate::sums::Sums;
 use crate::training::Part;
+use serde::{Deserialize, Serialize};
 
 /// `count` ranges of `len` elements, `stride` apart.
 type Run = [usize; 4];
 
-/// By part and parameter, in the order they were written.
-#[derive(Default)]
-pub(crate) struct Written(Vec<(u8, String, Vec<Run>)>);
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Written {
+    /// By part and parameter, in the order they were written.
+    runs: Vec<(u8, String, Vec<Run>)>,
+    /// Of what lies in the files.
+    pub sums: Sums,
+}
 
 impl Written {
     pub fn add(&mut self, part: Part, name: &str, start: usize, len: usize) {
         let part = number(part);
-        if self.0.last().is_none_or(|(p, n, _)| (*p, n.as_str()) != (part, name)) {
-            self.0.push((part, name.into(), vec![]));
+        if self.runs.last().is_none_or(|(p, n, _)| (*p, n.as_str()) != (part, name)) {
+            self.runs.push((part, name.into(), vec![]));
         }
-        let (_, _, runs) = self.0.last_mut().expect("one was pushed");
+        let (_, _, runs) = self.runs.last_mut().expect("one was pushed");
         match runs.last_mut() {
             Some([first, whole, _, 1]) if start == *first + *whole => *whole += len,
             Some([first, same, stride, count @ 1]) if len == *same && start > *first => {
@@ -27,17 +33,17 @@ impl Written {
     }
 
     pub fn encode(&self) -> String {
-        serde_json::to_string(&self.0).expect("plain data")
+        serde_json::to_string(self).expect("plain data")
     }
 
     /// None: it is no such list.
     pub fn decode(text: &str) -> Option<Written> {
-        serde_json::from_str(text).ok().map(Written)
+        serde_json::from_str(text).ok()
     }
 
     /// Each range, with its start and its elements.
     pub fn ranges(&self) -> impl Iterator<Item = (Part, &str, usize, usize)> {
-        self.0.iter().flat_map(|(part, name, runs)| {
+        self.runs.iter().flat_map(|(part, name, runs)| {
             let each = |&[start, len, stride, count]: &Run| (0..count).map(move |i| (start + i * stride, len));
             runs.iter().flat_map(each).map(|(start, len)| (PARTS[*part as usize], name.as_str(), start, len))
         })
@@ -66,7 +72,7 @@ mod tests {
             let mut written = Written::default();
             ranges.iter().for_each(|(start, len)| written.add(Part::ExpAvg, "w", *start, *len));
             let back = Written::decode(&written.encode()).unwrap();
-            assert_eq!(back.0[0].2.len(), runs, "{ranges:?}");
+            assert_eq!(back.runs[0].2.len(), runs, "{ranges:?}");
             let elements = |of: &mut dyn Iterator<Item = (usize, usize)>| -> Vec<usize> {
                 of.flat_map(|(start, len)| start..start + len).collect()
             };

@@ -1,6 +1,6 @@
 //! The checkpoints of a run through crashes, damage and a full disk.
 mod common;
-use checkpoint::{CheckpointError, HfDir, Save, list, newest, prune, rewind};
+use checkpoint::{CheckpointError, HfDir, Keep, Kind, Save, list, newest, prune, rewind};
 use common::*;
 use model::Family;
 use serde_json::json;
@@ -15,7 +15,17 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 fn steps(dir: &Path) -> Vec<u64> {
-    list(dir).unwrap().into_iter().map(|(step, _)| step).collect()
+    list(dir).unwrap().into_iter().map(|found| found.step).collect()
+}
+
+fn keep(steps: usize) -> Keep {
+    Keep { steps, snapshots: 2, every: 0 }
+}
+
+/// Names, without what is random in those of drafts.
+fn shown(dir: &Path) -> Vec<String> {
+    let cut = |name: String| name.split_once(".tmp-").map_or(name.clone(), |(step, _)| format!("{step}.tmp-X"));
+    names(dir).into_iter().map(cut).collect()
 }
 
 #[test]
@@ -24,17 +34,48 @@ fn steps_in_order_and_the_oldest_go() {
     assert!(steps(&dir.path().join("not yet")).is_empty());
     assert!(newest(dir.path()).unwrap().is_none());
     let from = saved(dir.path(), &[9, 100, 20]);
-    for other in ["step_x", "step_", "step_5.tmp", "step_6.abandoned", "notes"] {
+    for other in ["step_x", "step_", "step_5.tmp-0a", "step_6.abandoned", "notes"] {
         fs::create_dir(dir.path().join(other)).unwrap();
     }
     assert_eq!(steps(dir.path()), [9, 20, 100]);
-    let found = newest(dir.path()).unwrap().unwrap();
-    assert_eq!((found.step, step_of(&found.path, &from), found.broken.len()), (100, 100, 0));
-    prune(dir.path(), 5).unwrap();
+    let (found, broken) = newest(dir.path()).unwrap().unwrap();
+    assert_eq!((found.step, step_of(&found.path, &from), broken.len()), (100, 100, 0));
+    prune(dir.path(), &keep(5)).unwrap();
     assert_eq!(steps(dir.path()), [9, 20, 100]);
-    prune(dir.path(), 2).unwrap();
+    prune(dir.path(), &keep(2)).unwrap();
     assert_eq!(steps(dir.path()), [20, 100]);
-    assert!(!names(dir.path()).contains(&"step_9.tmp".to_string()));
+    assert!(!names(dir.path()).iter().any(|name| name.starts_with("step_9")));
+}
+
+#[test]
+fn some_steps_and_two_snapshots_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = saved(dir.path(), &[10, 20, 30, 40]);
+    for step in [12, 24, 36, 40] {
+        save(&from, &Kind::Snapshot.folder(dir.path(), step), &json!({ "step": step })).unwrap();
+    }
+    prune(dir.path(), &Keep { steps: 1, snapshots: 2, every: 20 }).unwrap();
+    assert_eq!(names(dir.path()), ["snapshot_36", "snapshot_40", "step_20", "step_40"]);
+    let (found, _) = newest(dir.path()).unwrap().unwrap();
+    assert_eq!((found.step, found.kind), (40, Kind::Step));
+    fs::remove_dir_all(dir.path().join("step_40")).unwrap();
+    let (found, _) = newest(dir.path()).unwrap().unwrap();
+    assert_eq!((found.step, found.kind), (40, Kind::Snapshot));
+}
+
+#[test]
+fn what_is_read_is_not_pruned() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = saved(dir.path(), &[1, 2, 3]);
+    let reader = HfDir::open(&dir.path().join("step_1")).unwrap();
+    prune(dir.path(), &keep(1)).unwrap();
+    assert_eq!(names(dir.path()), ["step_1", "step_3"]);
+    let mut x = [0.0; 4];
+    reader.read("model.norm.weight", 0, &mut x).unwrap();
+    drop(reader);
+    prune(dir.path(), &keep(1)).unwrap();
+    assert_eq!(names(dir.path()), ["step_3"]);
+    assert_eq!(step_of(&dir.path().join("step_3"), &from), 3);
 }
 
 #[test]
@@ -44,9 +85,9 @@ fn a_broken_checkpoint_is_reported_and_an_older_one_found() {
     fs::remove_file(dir.path().join("step_4/training/state.json")).unwrap();
     let optimizer = dir.path().join("step_3/training/optimizer.safetensors");
     fs::OpenOptions::new().write(true).open(&optimizer).unwrap().set_len(50_000).unwrap();
-    let found = newest(dir.path()).unwrap().unwrap();
+    let (found, broken) = newest(dir.path()).unwrap().unwrap();
     assert_eq!(found.step, 2);
-    let broken: Vec<String> = found.broken.iter().map(CheckpointError::to_string).collect();
+    let broken: Vec<String> = broken.iter().map(CheckpointError::to_string).collect();
     assert_eq!(broken.len(), 2);
     assert!(broken[0].contains("step_4/training/state.json"), "{}", broken[0]);
     assert!(broken[1].contains("step_3/training/optimizer.safetensors: holds 50000 bytes"), "{}", broken[1]);
@@ -77,10 +118,10 @@ fn an_interrupted_save_leaves_no_checkpoint() {
     let killed = begin();
     fs::write(killed.path().join("tokenizer.json"), "half of").unwrap();
     std::mem::forget(killed);
-    assert_eq!(names(dir.path()), ["step_1.tmp"]);
+    assert_eq!(shown(dir.path()), ["step_1.tmp-X"]);
     assert!(steps(dir.path()).is_empty());
     saved(dir.path(), &[1]);
-    assert_eq!(names(dir.path()), ["step_1"]);
+    assert_eq!(shown(dir.path()), ["step_1", "step_1.tmp-X"]);
     assert_eq!(names(&step), ["config.json", "model.safetensors", "training"]);
 
     let text = Save::create(&step, from.decoder(), Family::Llama, true).map(drop).unwrap_err().to_string();
@@ -121,14 +162,14 @@ fn a_full_disk_is_found_before_anything_is_written() {
     let error = save(&from, &dir.join("step_3"), &json!({})).unwrap_err();
     let CheckpointError::NoSpace { total, .. } = &error else { panic!("{error}") };
     let text = error.to_string();
-    for word in ["step_3.tmp", "No space left", &format!("{total} bytes are needed in all")] {
+    for word in ["step_3", "are free there", &format!("{total} bytes are needed in all")] {
         assert!(text.contains(word), "{word:?} is not in {text:?}");
     }
     assert!((250_000..260_000).contains(total), "{text}");
     assert_eq!(names(dir), ["step_1", "step_2"]);
     assert_eq!(bytes("step_2"), before);
-    assert_eq!(newest(dir).unwrap().unwrap().step, 2);
-    prune(dir, 1).unwrap();
+    assert_eq!(newest(dir).unwrap().unwrap().0.step, 2);
+    prune(dir, &keep(1)).unwrap();
     save(&from, &dir.join("step_3"), &json!({ "step": 3 })).unwrap();
     assert_eq!(step_of(&dir.join("step_3"), &from), 3);
 }

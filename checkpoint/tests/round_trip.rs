@@ -33,7 +33,7 @@ fn every_spelling_random_ranges_many_threads() {
             let save = Save::create(&step, &decoder, family, true).unwrap();
             write_in_pieces(&from, &save);
             let state = json!({ "step": 7, "loss": 0.1 + 0.2, "tokens": u64::MAX });
-            save.commit(&state).unwrap();
+            save.commit(json!({}), &state).unwrap();
 
             let training = Training::open(&step, &decoder).unwrap();
             assert_eq!(training.state(), &state);
@@ -85,7 +85,7 @@ fn runs_with_other_pairs_continue_each_other() {
         let write = |from: &HfDir, run: &Decoder, to: &std::path::Path| {
             let save = Save::create(to, run, models::directory(run), true).unwrap();
             write_in_pieces(from, &save);
-            save.commit(&json!({})).unwrap();
+            save.commit(json!({}), &json!({})).unwrap();
         };
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         let from = golden.for_run(&halves);
@@ -282,7 +282,7 @@ fn a_hole_is_our_mistake() {
             save.write(part, &spec.name, 0, &vec![0.0; spec.len() - hole as usize]).unwrap();
         }
     }
-    save.commit(&json!({})).unwrap();
+    save.commit(json!({}), &json!({})).unwrap();
 }
 
 #[test]

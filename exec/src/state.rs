@@ -126,11 +126,17 @@ impl Rank {
 
     /// Elements `range` of what this rank has of a parameter.
     pub fn get(&mut self, state: State, spec: &ParamSpec, range: Range<usize>) -> Vec<f32> {
-        if range.is_empty() {
-            return vec![];
+        let mut out = vec![0.0; range.len()];
+        self.get_into(state, spec, range, &mut out);
+        out
+    }
+
+    /// The same, where the values are to be.
+    pub fn get_into(&mut self, state: State, spec: &ParamSpec, range: Range<usize>, out: &mut [f32]) {
+        if !range.is_empty() {
+            let view = self.view(state, spec, range);
+            download_floats(&mut *self.dev, view, out);
         }
-        let view = self.view(state, spec, range);
-        download_floats(&mut *self.dev, view)
     }
 
     /// Elements from `start` on, as far as this rank keeps them.
@@ -204,7 +210,9 @@ impl Rank {
     /// The row that a prefill or decode program was asked for.
     pub fn logits(&mut self, program: usize) -> Vec<f32> {
         let logits = self.programs[program].memory.view(Res::Logits).sub(0, self.plan.model.vocab);
-        download_floats(&mut *self.dev, logits)
+        let mut out = vec![0.0; logits.len];
+        download_floats(&mut *self.dev, logits, &mut out);
+        out
     }
 }
 

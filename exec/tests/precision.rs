@@ -25,7 +25,8 @@ fn the_working_copy_is_the_rounded_master() {
                 for spec in rank.params() {
                     let master = rank.get(State::Param, &spec, 0..spec.len());
                     let view = rank.programs()[0].memory.view(Res::Param(spec.unit)).sub(spec.offset, spec.len());
-                    let copy = download_floats(&mut *rank.dev, view);
+                    let mut copy = vec![0.0; view.len];
+                    download_floats(&mut *rank.dev, view, &mut copy);
                     for (master, copy) in master.iter().zip(&copy) {
                         // Subnormals of f16 are coarser; initial weights are not that small.
                         if *master != 0.0 && (bits == 7 || master.abs() > 1e-4) {

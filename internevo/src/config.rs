@@ -1,9 +1,11 @@
 //! The run's TOML: parsed, checked as a whole, never changed afterwards. Defaults live on the structs; each crate owns
 //! its sections.
 mod numerics;
+mod saving;
 mod text;
 
 pub use numerics::{Precision, PrecisionConfig};
+pub use saving::{CheckpointConfig, Content, LoadConfig};
 
 use crate::course::{Course, RampUp, parse_batches};
 use crate::device::Device;
@@ -122,24 +124,6 @@ impl Default for MemoryConfig {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct CheckpointConfig {
-    /// False: nothing is saved, also at the end.
-    pub enabled: bool,
-    /// Go on from the newest checkpoint if there is one, as if --resume were given.
-    pub auto_resume: bool,
-    /// Steps between two checkpoints; 0: only at the end.
-    pub every: u64,
-    /// How many are kept.
-    pub keep_last: usize,
-}
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        CheckpointConfig { enabled: true, auto_resume: false, every: 0, keep_last: 2 }
-    }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
     /// Event files beside metrics.jsonl.
     pub tensorboard: bool,
@@ -205,9 +189,7 @@ impl RunConfig {
         problems.extend(self.memory.recompute.problem());
         problems.extend(self.metrics.problems(self.train.steps));
         problems.extend(self.lr_schedule.problems(self.optimizer.lr, self.train.steps));
-        if self.checkpoint.keep_last == 0 {
-            problems.push("checkpoint.keep_last = 0 would delete every checkpoint; try 2".into());
-        }
+        problems.extend(self.checkpoint.problems());
         if let Some(limit) = &self.memory.limit
             && parse_bytes(limit).is_none()
         {

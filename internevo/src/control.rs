@@ -8,9 +8,9 @@ use anyhow::{Result, anyhow};
 use comm::CommError;
 use comm::store::{Store, StoreError};
 use mail::Mail;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -26,19 +26,22 @@ pub struct Control {
 trait Line: Send {
     fn send(&mut self, to: usize, word: Vec<u8>) -> Result<()>;
     fn receive(&mut self, from: usize) -> Result<Vec<u8>>;
-    /// At rank 0: whether any rank was told to stop, as this one was if `here`.
-    fn stop(&mut self, here: bool) -> Result<bool>;
+    /// At rank 0: what any rank was asked, as this one was asked `here`.
+    fn asked(&mut self, here: Asked) -> Result<Asked>;
     /// What lies behind the error of a rank, which others may have to know.
     fn cause(self: Box<Self>, error: anyhow::Error) -> anyhow::Error;
     fn leave(self: Box<Self>) -> Result<()>;
 }
 
-/// What comes after a step.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Order {
-    /// The draft of a checkpoint that every rank writes its part of.
-    pub save: Option<PathBuf>,
-    pub stop: bool,
+/// What a signal asks for; what comes later includes what comes before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    #[default]
+    Nothing,
+    /// Save and stop: SIGINT, SIGTERM.
+    Stop,
+    /// And have Slurm start the job again: SIGUSR1.
+    Requeue,
 }
 
 /// Another rank has ended. In a world of threads its own error is told.
@@ -110,9 +113,9 @@ impl Control {
         done.and_then(|done| told.map(|()| done))
     }
 
-    /// At rank 0: whether any rank was told to stop. Each tells it what it knows of.
-    pub fn stop(&mut self, here: bool) -> Result<bool> {
-        self.line.stop(here)
+    /// At rank 0: the most that any rank was asked. Each tells it what it knows of.
+    pub fn asked(&mut self, here: Asked) -> Result<Asked> {
+        self.line.asked(here)
     }
 
     /// The end of a rank that has failed: its error, with what lies behind it.
@@ -158,7 +161,7 @@ impl Line for Channels {
     fn receive(&mut self, from: usize) -> Result<Vec<u8>> {
         Ok(self.of(from).1.recv().map_err(|_| Gone(format!("rank {from} has ended")))?)
     }
-    fn stop(&mut self, here: bool) -> Result<bool> {
+    fn asked(&mut self, here: Asked) -> Result<Asked> {
         Ok(here)
     }
     fn cause(self: Box<Self>, error: anyhow::Error) -> anyhow::Error {
@@ -169,18 +172,30 @@ impl Line for Channels {
     }
 }
 
-/// Set by the first SIGINT or SIGTERM; the second ends the program at once.
-pub fn stop_signal() -> std::io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
-    Ok(stop)
+/// What this process was asked by signals. The second one ends it at once.
+pub struct Signals {
+    any: Arc<AtomicBool>,
+    requeue: Arc<AtomicBool>,
 }
 
-pub fn is_set(stop: &AtomicBool) -> bool {
-    stop.load(Ordering::Relaxed)
+impl Signals {
+    pub fn listen() -> std::io::Result<Signals> {
+        let [any, requeue] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        signal_hook::flag::register(SIGUSR1, requeue.clone())?;
+        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, any.clone())?;
+            signal_hook::flag::register(signal, any.clone())?;
+        }
+        Ok(Signals { any, requeue })
+    }
+
+    pub fn asked(&self) -> Asked {
+        match (self.any.load(Ordering::Relaxed), self.requeue.load(Ordering::Relaxed)) {
+            (false, _) => Asked::Nothing,
+            (true, false) => Asked::Stop,
+            (true, true) => Asked::Requeue,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -257,15 +272,17 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_is_told_to_stop_tells_rank_0() {
-        let stops = each(processes(), |rank, mut control| {
-            let before = control.stop(rank == 2).unwrap();
-            control.gather(()).unwrap();
-            let after = control.stop(false).unwrap();
-            control.leave().unwrap();
-            [before, after]
-        });
-        assert!(stops[0][1]);
+    fn a_rank_that_is_asked_to_stop_tells_rank_0() {
+        for what in [Asked::Stop, Asked::Requeue] {
+            let heard = each(processes(), |rank, mut control| {
+                control.asked(if rank == 2 { what } else { Asked::Nothing }).unwrap();
+                control.gather(()).unwrap();
+                let heard = control.asked(Asked::Nothing).unwrap();
+                control.leave().unwrap();
+                heard
+            });
+            assert_eq!(heard[0], what);
+        }
     }
 
     #[test]

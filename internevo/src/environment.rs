@@ -18,3 +18,13 @@ pub fn kernel_cache() -> Option<PathBuf> {
 pub fn var(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
+
+/// Slurm has started this job before: it goes on.
+pub fn restarted() -> bool {
+    var("SLURM_RESTART_COUNT").is_some_and(|count| count.parse::<u64>().is_ok_and(|n| n > 0))
+}
+
+/// The job of Slurm that this process is of.
+pub fn slurm_job() -> Option<String> {
+    var("SLURM_JOB_ID").filter(|id| !id.is_empty())
+}

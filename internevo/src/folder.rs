@@ -1,5 +1,5 @@
 //! The folder of a run: locked while in use, and where a run begins.
-use crate::config::RunConfig;
+use crate::config::{Content, LoadConfig, RunConfig};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -18,10 +18,43 @@ pub struct RunFolder {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Start {
     New,
-    Resume { step: u64, checkpoint: PathBuf },
+    /// Parts of a checkpoint of another run.
+    Load {
+        path: PathBuf,
+        content: Vec<Content>,
+    },
+    /// The newest of these that is whole, by step and folder, newest first. The first one opens.
+    Resume {
+        candidates: Vec<(u64, PathBuf)>,
+    },
+}
+
+impl Start {
+    /// Where the run's own tokenizer lies.
+    pub fn checkpoint(&self) -> Option<&Path> {
+        match self {
+            Start::New => None,
+            Start::Load { path, .. } => Some(path),
+            Start::Resume { candidates } => Some(&candidates[0].1),
+        }
+    }
+}
+
+/// A checkpoint as people name it: its folder, or that of a run, of which it is the newest that opens.
+pub fn checkpoint_at(path: &Path) -> Result<PathBuf> {
+    if path.join("config.json").exists() {
+        return Ok(path.into());
+    }
+    let inside = path.join("checkpoints");
+    let checkpoints = if inside.is_dir() { &inside } else { path };
+    match checkpoint::newest(checkpoints)? {
+        Some((found, _)) => Ok(found.path),
+        None => bail!("{} is no checkpoint and has none; give a folder step_N, or a run's", path.display()),
+    }
 }
 
 impl RunFolder {
+    /// `resume`: it was asked for, or the job has been started again.
     pub fn open(config: &RunConfig, resume: bool, fresh: bool) -> Result<(RunFolder, Start)> {
         let path = config.folder();
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -45,17 +78,24 @@ impl RunFolder {
     }
 
     fn start(&self, config: &RunConfig, resume: bool) -> Result<Start> {
+        let new = || match &config.checkpoint.load {
+            None => Ok(Start::New),
+            Some(LoadConfig { path, content }) => {
+                let path = checkpoint_at(path).context("checkpoint.load.path")?;
+                Ok(Start::Load { path, content: content.clone() })
+            }
+        };
         if self.fresh {
-            return Ok(Start::New);
+            return new();
         }
         let at = self.path.display();
-        let Some(found) = checkpoint::newest(&self.checkpoints())? else {
+        let Some((found, broken)) = checkpoint::newest(&self.checkpoints())? else {
             if resume {
                 eprintln!("{at} has no checkpoint yet: starting from the beginning");
             }
-            return Ok(Start::New);
+            return new();
         };
-        for broken in &found.broken {
+        for broken in broken {
             eprintln!("warning: {broken}; going back to step {}", found.step);
         }
         let (done, steps) = (found.step, config.train.steps);
@@ -65,14 +105,18 @@ impl RunFolder {
         if !resume && !config.checkpoint.auto_resume {
             bail!("{at} has a checkpoint of step {done} of {steps}; --resume goes on from it, --fresh starts again");
         }
-        Ok(Start::Resume { step: done, checkpoint: found.path })
+        let older = checkpoint::list(&self.checkpoints())?.into_iter().filter(|older| *older <= found);
+        let mut candidates: Vec<(u64, PathBuf)> = older.map(|older| (older.step, older.path)).collect();
+        candidates.reverse();
+        Ok(Start::Resume { candidates })
     }
 
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
-    pub fn checkpoint(&self, step: u64) -> PathBuf {
-        self.checkpoints().join(format!("step_{step}"))
+    /// Where `checkpoint.stop_file` does not say otherwise.
+    pub fn stop_file(&self) -> PathBuf {
+        self.path.join("stop")
     }
     pub fn cache(&self) -> PathBuf {
         self.path.join("cache")
@@ -91,15 +135,16 @@ impl RunFolder {
         self.path.join("tensorboard")
     }
 
-    /// Everything has been checked: what the run gives up goes, and its config is written as it was understood, defaults
-    /// and overrides included.
-    pub fn begin(&self, config: &RunConfig, start: &Start) -> Result<()> {
-        match start {
-            Start::New if self.fresh => remove(&self.checkpoints())?,
-            Start::New => checkpoint::rewind(&self.checkpoints(), None)?,
-            Start::Resume { step, .. } => checkpoint::rewind(&self.checkpoints(), Some(*step))?,
+    /// Everything has been checked, and the run begins after step `first`: what it gives up goes, and its config is
+    /// written as it was understood, defaults and overrides included.
+    pub fn begin(&self, config: &RunConfig, start: &Start, first: u64) -> Result<()> {
+        let resumes = matches!(start, Start::Resume { .. });
+        match resumes {
+            true => checkpoint::rewind(&self.checkpoints(), Some(first))?,
+            false if self.fresh => remove(&self.checkpoints())?,
+            false => checkpoint::rewind(&self.checkpoints(), None)?,
         }
-        if let Start::New = start {
+        if !resumes {
             remove(&self.tensorboard())?;
             remove(&self.logs())?;
             remove(&self.path.join("trace"))?;

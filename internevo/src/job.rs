@@ -2,6 +2,7 @@
 use crate::config::{RunConfig, listed};
 use crate::course::Course;
 use crate::device::On;
+use crate::state::shard::copied_bytes;
 use anyhow::{Context, Result, anyhow, bail};
 use backend::{REGIONS, Region};
 use exec::{Lanes, StepConfig, World};
@@ -129,6 +130,12 @@ impl Job {
         Ok(ranks)
     }
 
+    /// Bytes that a rank copies for a checkpoint that is written while training goes on.
+    pub fn copy_bytes(&self, config: &RunConfig) -> usize {
+        let copies = config.checkpoint.enabled && config.checkpoint.background;
+        if copies { copied_bytes(&self.plan) } else { 0 }
+    }
+
     pub fn step_config(&self, config: &RunConfig) -> StepConfig {
         let (initial_scale, loss_scale) = config.precision.scaling();
         StepConfig {
@@ -165,8 +172,16 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
-/// Bytes by kind of one rank, with what its device needs beside the plan.
-pub fn memory_by_kind(programs: &RankPrograms, workspace: usize) -> Vec<(&'static str, usize)> {
+/// Bytes of a rank's memory that are not in its plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside {
+    pub workspace: usize,
+    /// Of the state, while a checkpoint of it is written.
+    pub copy: usize,
+}
+
+/// Bytes by kind of one rank.
+pub fn memory_by_kind(programs: &RankPrograms, beside: Beside) -> Vec<(&'static str, usize)> {
     let sizes = programs.sizes();
     let kinds = REGIONS.map(|region| {
         let name = match region {
@@ -179,7 +194,8 @@ pub fn memory_by_kind(programs: &RankPrograms, workspace: usize) -> Vec<(&'stati
         };
         (name, sizes[region as usize])
     });
-    kinds.into_iter().filter(|(_, bytes)| *bytes > 0).chain([("workspace", workspace)]).collect()
+    let beside = [("checkpoint", beside.copy), ("workspace", beside.workspace)];
+    kinds.into_iter().chain(beside).filter(|(_, bytes)| *bytes > 0).collect()
 }
 
 pub fn total(kinds: &[(&'static str, usize)]) -> usize {
@@ -192,15 +208,16 @@ pub fn check_memory(
     on: &On,
     limit: Option<usize>,
     (plan, step): (&Arc<Plan>, &StepConfig),
-    ranks: &[RankPrograms],
+    (ranks, copy): (&[RankPrograms], usize),
     here: usize,
     way_out: impl FnOnce(usize, usize) -> String,
 ) -> Result<usize> {
-    let workspace = |programs: &RankPrograms| match on {
-        On::Cpu => WORKSPACE,
-        On::Card(site) => exec::survey(plan, programs, step, site.facts).scratch,
+    let beside = |programs: &RankPrograms| match on {
+        On::Cpu => Beside { workspace: WORKSPACE, copy },
+        // The copy is the host's.
+        On::Card(site) => Beside { workspace: exec::survey(plan, programs, step, site.facts).scratch, copy: 0 },
     };
-    let kinds = ranks.iter().map(|of| memory_by_kind(of, workspace(of)));
+    let kinds = ranks.iter().map(|of| memory_by_kind(of, beside(of)));
     let largest = kinds.max_by_key(|kinds| total(kinds)).expect("a world has a rank");
     let need = total(&largest);
     let available = match on {

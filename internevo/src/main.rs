@@ -12,6 +12,7 @@ mod environment;
 mod eval;
 mod folder;
 mod generate;
+mod inspect;
 mod job;
 mod launch;
 mod log;
@@ -24,6 +25,7 @@ mod sampling;
 mod show;
 mod solo;
 mod state;
+mod stop_file;
 mod tensorboard;
 mod timeline;
 mod train;
@@ -51,6 +53,7 @@ enum Command {
     Launch(launch::Args),
     Generate(generate::Args),
     Eval(eval::Args),
+    Checkpoint(inspect::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
     ConvertConfig(convert_config::Args),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Launch(args) => launch::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Eval(args) => eval::main(&args),
+        Command::Checkpoint(args) => inspect::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::ConvertConfig(args) => convert_config::main(&args),

@@ -1,6 +1,6 @@
 //! Layouts near one that does not fit into memory.
 use crate::config::RunConfig;
-use crate::job::{self, Job, human};
+use crate::job::{self, Beside, Job, human};
 use model::{Decoder, TensorMode};
 use plan::{ParallelConfig, Recompute};
 
@@ -46,8 +46,9 @@ pub fn layouts(
         let mut near = config.clone();
         (near.parallel, near.memory.recompute) = (parallel, recompute);
         // One that cannot be laid out is no way out.
-        let programs = Job::new(&near, decoder.clone(), types, ranks).and_then(|job| job.stage_programs()).ok()?;
-        let need = programs.iter().map(|of| job::total(&job::memory_by_kind(of, workspace))).max()?;
+        let job = Job::new(&near, decoder.clone(), types, ranks).ok()?;
+        let (programs, copy) = (job.stage_programs().ok()?, job.copy_bytes(&near));
+        let need = programs.iter().map(|of| job::total(&job::memory_by_kind(of, Beside { workspace, copy }))).max()?;
         (need <= limit).then(|| format!("  {:>10}  {}", human(need), keys.join(", ")))
     };
     changes.into_iter().filter_map(fits).take(TOLD).collect()

@@ -2,8 +2,9 @@
 //! processes rank 0 goes first where something is made, and the others find it.
 use crate::alike;
 use crate::config::{Precision, RunConfig};
-use crate::control::{self, Control};
+use crate::control::{Control, Signals};
 use crate::device::On;
+use crate::environment::restarted;
 use crate::folder::{RunFolder, Start};
 use crate::job::{self, Job};
 use crate::nearest;
@@ -15,13 +16,7 @@ use checkpoint::{HfDir, Training};
 use data::Tokenizer;
 use model::{Decoder, Family, ParamSpec, models};
 use schedule::RankPrograms;
-
-/// Where the weights come from.
-pub enum Weights {
-    Random,
-    Directory(HfDir),
-    Checkpoint(Training),
-}
+use std::path::Path;
 
 /// The run, and the programs of those ranks that this process is.
 pub fn run<'a>(
@@ -42,30 +37,25 @@ pub fn run<'a>(
     };
     let step = job.step_config(config);
     let (limit, of_step) = (config.memory_limit(), (&job.plan, &step));
-    let memory_bytes = job::check_memory(on, limit, of_step, &proved, place.here, |limit, workspace| {
-        let near = nearest::layouts(config, &job.plan.model, types, place.world, [limit, workspace]);
-        match near.is_empty() {
-            true => {
-                "lower data.micro_batch_size or data.seq_len, or use more ranks with parallel.zero.stage = 3".into()
+    let memory_bytes =
+        job::check_memory(on, limit, of_step, (&proved, job.copy_bytes(config)), place.here, |limit, workspace| {
+            let near = nearest::layouts(config, &job.plan.model, types, place.world, [limit, workspace]);
+            match near.is_empty() {
+                true => {
+                    "lower data.micro_batch_size or data.seq_len, or use more ranks with parallel.zero.stage = 3".into()
+                }
+                false => format!(
+                    "layouts of {} ranks that fit:\n{}\nor lower data.micro_batch_size or data.seq_len",
+                    place.world,
+                    near.join("\n")
+                ),
             }
-            false => format!(
-                "layouts of {} ranks that fit:\n{}\nor lower data.micro_batch_size or data.seq_len",
-                place.world,
-                near.join("\n")
-            ),
-        }
-    })?;
+        })?;
     if place.own.is_some() {
         alike::programs(control, &proved)?;
     }
     let leads = control.leads();
-    let data = control.first(|| {
-        let data = open_data(config, &job, tokenizer.as_ref(), &folder, leads)?;
-        if leads {
-            folder.begin(config, &start)?;
-        }
-        Ok(data)
-    })?;
+    let data = control.first(|| open_data(config, &job, tokenizer.as_ref(), &folder, leads))?;
     if control.leads() && config.checkpoint.enabled && models::directory(&job.plan.model) == Family::Internevo {
         eprintln!(
             "note: no model of transformers has this mixture of parts: checkpoints are written with model_type \"internevo\", which only this program reads"
@@ -76,9 +66,8 @@ pub fn run<'a>(
         (None, Some(own)) => vec![job.rank_programs(own)],
         (Some(_), Some(own)) => vec![proved[own.0].clone()],
     };
-    let first = if let Start::Resume { step, .. } = start { step } else { 0 };
-    let stop = control::stop_signal().context("cannot listen for signals")?;
-    Ok((Run { config, job, folder, data, tokenizer, weights, first, stop, memory_bytes }, programs))
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    Ok((Run { config, job, folder, data, tokenizer, start, weights, signals, memory_bytes }, programs))
 }
 
 /// Rank 0 locks the folder, finds where to begin, and loads or trains the tokenizer.
@@ -90,7 +79,7 @@ fn begin(
 ) -> Result<(RunFolder, Start, Option<Tokenizer>)> {
     let mut own = None;
     let (start, locker, has_tokenizer) = control.agree(|| {
-        let (folder, start) = RunFolder::open(config, args.resume, args.fresh)?;
+        let (folder, start) = RunFolder::open(config, args.resume || restarted(), args.fresh)?;
         let tokenizer = tokenizer(config, &start)?;
         if let (Some(_), Some(tokenizer)) = (place.own, &tokenizer) {
             tokenizer.save(&folder.tokenizer())?;
@@ -113,15 +102,16 @@ fn begin(
 /// A run keeps its tokenizer: what was trained or loaded once is used on every resume.
 fn tokenizer(config: &RunConfig, start: &Start) -> Result<Option<Tokenizer>> {
     let is_text = config.data.kind.is_text();
-    if let Start::Resume { checkpoint, .. } = start
+    if let Start::Resume { candidates } = start
         && is_text
     {
-        return Ok(Some(Tokenizer::load(checkpoint)?));
+        return Ok(Some(Tokenizer::load(&candidates[0].1)?));
     }
     let mut wanted = config.tokenizer.clone();
     if is_text && wanted.path.is_none() && wanted.vocab_size.is_none() {
-        match (&config.model.init_from, config.model.vocab_size) {
-            (Some(dir), _) => wanted.path = Some(dir.clone()),
+        let given = start.checkpoint().map(Path::to_path_buf).or(config.model.init_from.clone());
+        match (given, config.model.vocab_size) {
+            (Some(dir), _) => wanted.path = Some(dir),
             (None, Some(size)) => wanted.vocab_size = Some(size),
             (None, None) => bail!(
                 "tokenizer: data.kind is text, but there is no tokenizer; give tokenizer.path, or tokenizer.vocab_size to train one"
@@ -139,26 +129,23 @@ fn tokenizer(config: &RunConfig, start: &Start) -> Result<Option<Tokenizer>> {
     Ok(tokenizer)
 }
 
-fn weights(config: &RunConfig, start: &Start, tokenizer: Option<&Tokenizer>) -> Result<(Weights, Decoder)> {
-    let from_config = || config.model.decoder(tokenizer.map_or(0, Tokenizer::vocab_size));
-    match (start, &config.model.init_from) {
-        (Start::Resume { checkpoint, .. }, init_from) => {
-            if config.precision.params == Precision::F64 {
-                bail!("precision.params = \"f64\" cannot be resumed: checkpoints hold f32");
-            }
-            let decoder = match init_from {
-                Some(dir) => config.model.beside(HfDir::open(dir)?.decoder().clone()),
-                None => from_config(),
-            };
-            Ok((Weights::Checkpoint(Training::open(checkpoint, &decoder)?), decoder))
-        }
-        (Start::New, Some(path)) => {
+/// Where weights come from that no checkpoint gives, if not from the seed, and the shape, which a checkpoint must have.
+fn weights(config: &RunConfig, start: &Start, tokenizer: Option<&Tokenizer>) -> Result<(Option<HfDir>, Decoder)> {
+    let (weights, decoder) = match &config.model.init_from {
+        Some(path) => {
             let dir = HfDir::open(path)?;
             let decoder = config.model.beside(dir.decoder().clone());
-            Ok((Weights::Directory(dir.for_run(&decoder)), decoder))
+            (Some(dir.for_run(&decoder)), decoder)
         }
-        (Start::New, None) => Ok((Weights::Random, from_config())),
+        None => (None, config.model.decoder(tokenizer.map_or(0, Tokenizer::vocab_size))),
+    };
+    if let Some(checkpoint) = start.checkpoint() {
+        if config.precision.params == Precision::F64 {
+            bail!("precision.params = \"f64\" cannot go on from a checkpoint: checkpoints hold f32");
+        }
+        Training::open(checkpoint, &decoder)?;
     }
+    Ok((weights, decoder))
 }
 
 /// Initial values of a parameter from element `start` on: each is a function of its place, so all cores share the work.

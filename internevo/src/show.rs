@@ -1,7 +1,7 @@
 //! `internevo plan` and `internevo schedule`: a run on paper.
 use crate::args::RunFile;
 use crate::config::RunConfig;
-use crate::job::{self, Job, human};
+use crate::job::{self, Beside, Job, human};
 use crate::page;
 use anyhow::{Context, Result, bail};
 use checkpoint::HfDir;
@@ -73,7 +73,7 @@ pub fn plan(args: &PlanArgs) -> Result<()> {
     let programs = job.stage_programs()?;
     let kinds = programs
         .iter()
-        .map(|of| job::memory_by_kind(of, job::WORKSPACE))
+        .map(|of| job::memory_by_kind(of, Beside { workspace: job::WORKSPACE, copy: job.copy_bytes(&config) }))
         .max_by_key(|k| job::total(k))
         .expect("a world has a rank");
     let (parameters, flops) = (plan.model.parameters(), plan.model.flops_per_token(seq_len));

@@ -35,7 +35,7 @@ pub fn run<T: Send>(
     let programs: Vec<RankPrograms> =
         plan.mesh.ranks().map(|r| RankPrograms::new(&plan, r, shapes, PipelineSchedule::OneFOneB)).collect();
     let step = StepConfig::default();
-    job::check_memory(on, None, (&plan, &step), &programs, ranks, |_, _| {
+    job::check_memory(on, None, (&plan, &step), (&programs, 0), ranks, |_, _| {
         "try fewer tokens at once, or a machine with more memory".into()
     })?;
     let world = World {

@@ -1,14 +1,14 @@
-//! The state of a training in and out of a checkpoint: weights, optimizer, and how far it has come.
-use crate::control::Control;
-use crate::prepare::{self, Weights};
+//! The state of a training beside its tensors: how far it has come, and what a run that goes on from it must share.
+pub mod restore;
+pub mod saver;
+pub mod shard;
+
+use crate::config::Content;
 use crate::train::Run;
-use anyhow::{Result, anyhow, bail};
-use checkpoint::{CheckpointError, Part, Save, Share};
-use exec::{Rank, State};
-use model::{ParamSpec, models};
-use serde_json::{Value, json};
-use std::ops::Range;
-use std::path::Path;
+use anyhow::{Context, Result, bail};
+use checkpoint::Training;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 /// How far a training has come, besides its step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,77 +23,115 @@ pub struct Progress {
     pub skipped: u64,
 }
 
-/// Parameters of this rank, and on a resume its optimizer state.
-pub fn put(run: &Run, rank: &mut Rank) -> Result<Progress> {
-    for (part, whole) in rank.parts() {
-        let (kept, own) = (rank.kept(&part), rank.stepped(&part));
-        fill(rank, State::Param, &part, &whole, kept, &|start, out| {
-            match &run.weights {
-                Weights::Random => prepare::initial(&whole, run.config.seed, start, out),
-                Weights::Directory(dir) => dir.read(&whole.name, start, out)?,
-                Weights::Checkpoint(training) => training.read(Part::Param, &whole.name, start, out)?,
-            }
-            Ok(())
-        })?;
-        if let Weights::Checkpoint(training) = &run.weights {
-            for (state, of) in [(State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)] {
-                let read = |start: usize, out: &mut [f32]| Ok(training.read(of, &whole.name, start, out)?);
-                fill(rank, state, &part, &whole, own.clone(), &read)?;
-            }
-        }
-    }
-    let Weights::Checkpoint(training) = &run.weights else { return Ok(Progress::default()) };
-    let (then, now) = (&training.state()["run"], identity(run));
-    let damaged = |key: &str| anyhow!("training/state.json of the checkpoint has no `{key}`; go back to an older one");
-    for (key, value) in now.as_object().expect("it is an object") {
-        if *then.get(key).ok_or_else(|| damaged(key))? != *value {
-            bail!(
-                "{key} = {value} differs from the {} of the checkpoint, so the data would not go on where it stopped; restore it, or use --fresh",
-                then[key]
-            );
-        }
-    }
-    let number = |key: &str| training.state()[key].as_u64().ok_or_else(|| damaged(key));
-    if run.config.precision.scaling().1.is_some()
-        && let Some(scale) = training.state()["loss_scale"].as_array()
-    {
-        let scale: Option<Vec<f64>> = scale.iter().map(Value::as_f64).collect();
-        rank.set_loss_scale(scale.and_then(|s| s.try_into().ok()).ok_or_else(|| damaged("loss_scale"))?);
-    }
-    Ok(Progress {
-        tokens: number("tokens")?,
-        consumed: number("consumed")?,
-        updates: number("updates")?,
-        skipped: number("skipped")?,
+/// Where this process begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Steps done before.
+    pub first: u64,
+    /// Micro-batches of all ranks that were taken from the data before.
+    pub micro_batches: u64,
+    pub progress: Progress,
+}
+
+/// `training/state.json`. Random numbers have no state: they are functions of the seed and of what they are for.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    step: u64,
+    optimizer: OptimizerState,
+    scheduler: SchedulerState,
+    sampler: SamplerState,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OptimizerState {
+    updates: u64,
+    /// Loss scale, steps without overflow, overflows.
+    loss_scale: [f64; 3],
+}
+
+#[derive(Serialize, Deserialize)]
+struct SchedulerState {
+    tokens: u64,
+    consumed: u64,
+    skipped: u64,
+    /// What a run that goes on must share.
+    same: Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SamplerState {
+    micro_batches: u64,
+    same: Map<String, Value>,
+}
+
+/// After `step`. `loss_scale` is that of a rank, and all have the same.
+pub fn saved(run: &Run, origin: &Origin, step: u64, progress: Progress, loss_scale: [f64; 3]) -> Value {
+    let Progress { tokens, consumed, updates, skipped } = progress;
+    let saved = Saved {
+        step,
+        optimizer: OptimizerState { updates, loss_scale },
+        scheduler: SchedulerState { tokens, consumed, skipped, same: of_steps(run) },
+        sampler: SamplerState { micro_batches: run.first_micro(origin, step), same: of_data(run) },
+    };
+    serde_json::to_value(saved).expect("plain data")
+}
+
+/// For a person and `internevo checkpoint inspect`: which run wrote a checkpoint.
+pub fn about(run: &Run, step: u64) -> Value {
+    let mesh = run.job.plan.mesh;
+    json!({
+        "step": step, "program": concat!("internevo ", env!("CARGO_PKG_VERSION")), "run": run.config.name,
+        "ranks": mesh.world(), "layout": mesh.to_string(),
     })
 }
 
-/// Elements `range` of what the rank has of a parameter, from where they stand in the whole. Rows that fill up the vocabulary are
-/// zeros.
-fn fill(
-    rank: &mut Rank,
-    state: State,
-    part: &ParamSpec,
-    whole: &ParamSpec,
-    range: Range<usize>,
-    read: &dyn Fn(usize, &mut [f32]) -> Result<()>,
-) -> Result<()> {
-    const PIECE: usize = 1 << 20;
-    for start in range.clone().step_by(PIECE) {
-        let end = (start + PIECE).min(range.end);
-        let mut piece = vec![0.0; end - start];
-        for (here, there, len) in rank.plan.stretches(rank.id, part, whole, start..end) {
-            read(there, &mut piece[here - start..][..len])?;
+fn load(training: &Training) -> Result<Saved> {
+    serde_json::from_value(training.state().clone())
+        .context("training/state.json of the checkpoint is not what this version writes; go back to an older one")
+}
+
+/// Where a run goes on, with those parts of a checkpoint that `content` names; refused by name where it would go on with
+/// other data or other steps.
+fn origin(run: &Run, training: &Training, content: &[Content]) -> Result<(Origin, [f64; 3])> {
+    let Saved { step, optimizer, scheduler, sampler } = load(training)?;
+    let mut origin = Origin::default();
+    if Content::Scheduler.is_in(content) {
+        unchanged(&scheduler.same, &of_steps(run), "steps would not be those that were planned")?;
+        let SchedulerState { tokens, consumed, skipped, .. } = scheduler;
+        (origin.first, origin.progress) = (step, Progress { tokens, consumed, skipped, updates: 0 });
+    }
+    if Content::Optimizer.is_in(content) {
+        origin.progress.updates = optimizer.updates;
+    }
+    if Content::Sampler.is_in(content) {
+        unchanged(&sampler.same, &of_data(run), "the data would not go on where it stopped")?;
+        origin.micro_batches = sampler.micro_batches;
+    }
+    Ok((origin, optimizer.loss_scale))
+}
+
+fn unchanged(then: &Map<String, Value>, now: &Map<String, Value>, else_: &str) -> Result<()> {
+    for (key, value) in now {
+        let before = then.get(key).unwrap_or(&Value::Null);
+        if before != value {
+            bail!(
+                "{key} = {value} differs from the {before} of the checkpoint, so {else_}; restore it, or use --fresh, with checkpoint.load for what shall stay"
+            );
         }
-        rank.set(state, part, start, &piece);
     }
     Ok(())
 }
 
-/// What a resumed run must share with the one it goes on from.
-fn identity(run: &Run) -> Value {
+fn of_steps(run: &Run) -> Map<String, Value> {
+    object(json!({
+        "micro-batches of a step": run.job.course.full() * run.job.plan.mesh.data,
+        "train.ramp_up": run.config.train.ramp_up,
+    }))
+}
+
+fn of_data(run: &Run) -> Map<String, Value> {
     let d = &run.config.data;
-    json!({
+    object(json!({
         "seed": run.config.seed,
         "data.seq_len": d.seq_len,
         "data.micro_batch_size": d.micro_batch_size,
@@ -103,75 +141,13 @@ fn identity(run: &Run) -> Value {
         "data.min_length": d.min_length,
         "data.min_length_of": d.min_length_of,
         "data.fixed_length": d.fixed_length,
-        "micro-batches of a step": run.job.course.full() * run.job.plan.mesh.data,
-        "train.ramp_up": run.config.train.ramp_up,
         "rows of training data": run.data.train.rows(),
-    })
+    }))
 }
 
-/// Every rank writes its shard into the draft; rank 0, whose save it is, makes the checkpoint whole, and only there this
-/// is true.
-pub fn write(
-    run: &Run,
-    rank: &mut Rank,
-    control: &mut Control,
-    draft: &Path,
-    save: Option<Save>,
-    step: u64,
-    progress: Progress,
-) -> Result<bool> {
-    rank.finish()?; // gathers may still be under way
-    let own = match &save {
-        Some(save) => write_shard(run, rank, &mut |part, name, start, data| save.write(part, name, start, data))
-            .map(|()| String::new()),
-        None => write_share(run, rank, draft),
-    };
-    let reports = control.gather(own.map_err(|error| format!("{error:#}")))?;
-    // Rank 0 tells of what others could not write; if it is gone, that has been told.
-    let Some(save) = save else { return Ok(false) };
-    for (id, report) in reports.into_iter().enumerate() {
-        match report {
-            Ok(_) if id == 0 => {}
-            Ok(ranges) => save.add(id, &ranges),
-            Err(why) => bail!("rank {id}: {why}"),
-        }
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        other => unreachable!("{other} was written as an object"),
     }
-    let Progress { tokens, consumed, updates, skipped } = progress;
-    let state = json!({
-        "version": 1, "step": step, "tokens": tokens, "consumed": consumed, "updates": updates, "skipped": skipped,
-        "loss_scale": rank.loss_scale(), "run": identity(run),
-    });
-    save.commit(&state)?;
-    checkpoint::prune(&run.folder.checkpoints(), run.config.checkpoint.keep_last)?;
-    Ok(true)
-}
-
-/// Of another rank than 0, which hears what it was.
-fn write_share(run: &Run, rank: &mut Rank, draft: &Path) -> Result<String> {
-    let model = &run.job.plan.model;
-    let mut share = Share::open(draft, model, models::directory(model), true)?;
-    write_shard(run, rank, &mut |part, name, start, data| share.write(part, name, start, data))?;
-    Ok(share.finish()?)
-}
-
-type Write<'a> = dyn FnMut(Part, &str, usize, &[f32]) -> Result<(), CheckpointError> + 'a;
-
-fn write_shard(run: &Run, rank: &mut Rank, write: &mut Write) -> Result<()> {
-    let states = [(State::Param, Part::Param), (State::ExpAvg, Part::ExpAvg), (State::ExpAvgSq, Part::ExpAvgSq)];
-    // What the last stage holds of the first is written there.
-    let plan = &run.job.plan;
-    let computed = plan.computed(rank.id);
-    for (part, whole) in rank.parts().into_iter().filter(|(part, _)| computed.contains(&part.unit)) {
-        if !plan.tells(rank.id, &part) {
-            continue;
-        }
-        let own = rank.stepped(&part);
-        for (state, of) in states {
-            let values = rank.get(state, &part, own.clone());
-            for (here, there, len) in plan.stretches(rank.id, &part, &whole, own.clone()) {
-                write(of, &whole.name, there, &values[here - own.start..][..len])?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -1,31 +1,36 @@
 //! `internevo train`: the main job, from the config file to the last checkpoint.
+mod after;
+mod order;
+
 use crate::alike;
 use crate::args::RunFile;
 use crate::config::RunConfig;
-use crate::control::{self, Control, Order};
+use crate::control::{Control, Signals};
 use crate::device::On;
-use crate::folder::RunFolder;
-use crate::job::{self, Job};
+use crate::folder::{RunFolder, Start};
+use crate::job::Job;
 use crate::log::{Intake, RankLog, StepLine, accuracy, total};
-use crate::prepare::{self, Weights};
+use crate::prepare;
 use crate::report::{Metrics, Report, StepFacts};
-use crate::state::{self, Progress};
+use crate::state::restore::{self, restore};
+use crate::state::saver::{Lines, Saver};
+use crate::state::{Origin, Progress};
 use crate::tensorboard::EventFile;
 use crate::timeline;
 use crate::watch::Watch;
 use crate::world::{self, Place};
+use after::{Ended, after, first_cause};
 use anyhow::{Result, bail};
-use checkpoint::Save;
+use checkpoint::HfDir;
 use comm::launch::Launch;
 use data::{Dataset, Tokenizer};
 use exec::{Hyper, Losses, Rank};
-use model::{Inputs, models};
+use model::Inputs;
 use plan::{Micro, RankId, StepShape};
 use schedule::Action;
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Train a model as a run file says.
@@ -55,10 +60,10 @@ pub struct Run<'a> {
     pub folder: RunFolder,
     pub data: data::Splits,
     pub tokenizer: Option<Tokenizer>,
-    pub weights: Weights,
-    /// Steps done before this process.
-    pub first: u64,
-    pub stop: Arc<AtomicBool>,
+    pub start: Start,
+    /// A directory that weights come from; else they come from the seed.
+    pub weights: Option<HfDir>,
+    pub signals: Signals,
     pub memory_bytes: usize,
 }
 
@@ -75,7 +80,7 @@ pub fn main(args: &Args) -> Result<()> {
                 Err(error) => return Err(control.cause(error)),
             };
             control.leave()?;
-            run.map_or(Ok(()), |run| sample(&run, &On::Cpu))
+            run.map_or(Ok(()), |(run, ended)| after(&run, ended, &On::Cpu))
         }
     }
 }
@@ -91,17 +96,17 @@ fn threads(args: &Args, config: &RunConfig, place: Place) -> Result<()> {
         let mut control = controls[rank.id.0].lock().unwrap().take().expect("a rank starts once");
         train_rank(&run, rank, &mut control)
     })?;
-    if first_cause(results)? { sample(&run, &on) } else { Ok(()) }
+    after(&run, first_cause(results)?, &on)
 }
 
-/// One rank in this process. At rank 0 of a run that came to its end it gives the run.
+/// One rank in this process. Rank 0 gives the run, and how it ended.
 fn process<'a>(
     args: &Args,
     config: &'a RunConfig,
     place: Place,
     launch: &Launch,
     control: &mut Control,
-) -> Result<Option<Run<'a>>> {
+) -> Result<Option<(Run<'a>, Ended)>> {
     alike::config(control, config)?;
     if args.run.open(config)?.is_card() {
         bail!(
@@ -118,63 +123,73 @@ fn process<'a>(
     let own = programs.pop().expect("those of this rank");
     let after = world::after_first(control)?;
     let mut rank = run.job.world(config, place.here, after).join(own, &*engine)?;
-    let finished = train_rank(&run, &mut rank, control)?;
+    let ended = train_rank(&run, &mut rank, control)?;
     drop(rank);
     drop(ManuallyDrop::into_inner(engine));
-    Ok((finished && control.leads()).then_some(run))
+    Ok(control.leads().then_some((run, ended)))
 }
 
-/// The loop of one rank. False: it was stopped before the last step.
-fn train_rank(run: &Run, rank: &mut Rank, control: &mut Control) -> Result<bool> {
+/// The loop of one rank.
+fn train_rank(run: &Run, rank: &mut Rank, control: &mut Control) -> Result<Ended> {
     let (config, steps) = (run.config, run.config.train.steps);
+    let origin = restore(run, rank, control)?;
+    restore::begin(run, control, &origin)?;
     let mut at = Loop {
-        progress: state::put(run, rank)?,
+        origin,
+        progress: origin.progress,
         in_a_row: 0,
         log: RankLog::open(&run.folder.logs(), rank.id.0)?,
         watch: Watch::new(config.metrics.spike_factor, config.metrics.slow_factor),
-        report: control.leads().then(|| run.report()).transpose()?,
+        report: control.leads().then(|| run.report(origin.first)).transpose()?,
         ahead: None,
     };
-    if run.first == 0 && config.train.validate_every > 0 {
+    let mut saver = Saver::new(run);
+    let mut stop_file = control.leads().then(|| run.stop_file()).transpose()?;
+    if origin.first == 0 && config.train.validate_every > 0 {
         validate(run, rank, 0, &mut at)?;
     }
-    for index in run.first..steps {
+    for index in origin.first..steps {
         let step = index + 1;
         if run.job.course.skips(index) {
             at.report.as_mut().map_or(Ok(()), |report| report.left_out(step))?;
             at.log.line("INFO", &format!("batch {index} is left out, as train.skip_batches says"))?;
         } else {
-            train_step(run, rank, control, index, &mut at)?;
+            train_step(run, rank, control, index, (&mut at, &mut saver))?;
         }
 
-        let stop = control.stop(control::is_set(&run.stop))? && step < steps;
-        let mut save = None;
-        let order = control.agree(|| run.order(step, stop, &mut save))?;
+        let asked = control.asked(run.signals.asked())?;
+        let order = control.agree(|| Ok(run.order(step, asked, stop_file.as_mut().expect("rank 0 has it"))))?;
         if step == steps || (config.train.validate_every > 0 && step.is_multiple_of(config.train.validate_every)) {
             validate(run, rank, step, &mut at)?;
         }
-        if let Some(draft) = order.save
-            && state::write(run, rank, control, &draft, save, step, at.progress)?
-        {
-            at.say("INFO", &format!("saved {}", run.folder.checkpoint(step).display()))?;
+        order.warning.map_or(Ok(()), |warning| at.say("WARNING", &warning))?;
+        let ends = step == steps || order.stop;
+        at.say_all(saver.settle(rank, control, ends || order.save.is_some())?)?;
+        if let Some(kind) = order.save {
+            at.say_all(saver.begin(rank, control, (kind, step), (&origin, at.progress))?)?;
+            at.say_all(saver.settle(rank, control, ends || !config.checkpoint.background)?)?;
         }
-        if order.stop {
+        if let Some(why) = saver.failure().filter(|_| ends) {
+            bail!("the last step, {step}, is not saved, and is lost with the end of this process: {why}");
+        }
+        if order.stop && step < steps {
             if let Some(report) = &at.report {
                 report.end();
                 let saved = if config.checkpoint.enabled { "--resume goes on from it" } else { "nothing was saved" };
                 eprintln!("stopped at step {step} of {steps}; {saved}");
             }
-            return Ok(false);
+            return Ok(if order.requeue { Ended::Requeue } else { Ended::Stopped });
         }
     }
     if let Some(report) = &at.report {
         report.end();
     }
-    Ok(true)
+    Ok(Ended::Finished)
 }
 
 /// Where a rank's loop is, and to whom it tells it.
 struct Loop {
+    origin: Origin,
     progress: Progress,
     /// Steps skipped one after the other.
     in_a_row: u32,
@@ -197,20 +212,30 @@ impl Loop {
         }
         self.log.line(level, line)
     }
+
+    fn say_all(&mut self, lines: Lines) -> Result<()> {
+        lines.into_iter().try_for_each(|(level, line)| self.say(level, &line))
+    }
 }
 
-fn train_step(run: &Run, rank: &mut Rank, control: &mut Control, index: u64, at: &mut Loop) -> Result<()> {
+fn train_step(
+    run: &Run,
+    rank: &mut Rank,
+    control: &mut Control,
+    index: u64,
+    (at, saver): (&mut Loop, &mut Saver),
+) -> Result<()> {
     let (config, job, id) = (run.config, &run.job, rank.id);
     let (step, program) = (index + 1, job.step_program(index));
     let (shape, lr) = (job.train[program], config.lr_schedule.lr(config.optimizer.lr, index, config.train.steps));
     let began = Instant::now();
     let ahead = at.ahead.take().filter(|(of, _)| *of == index);
-    let (slabs, intake) = ahead.map_or_else(|| inputs(run, id, index), |(_, inputs)| inputs)?;
+    let (slabs, intake) = ahead.map_or_else(|| inputs(run, &at.origin, id, index), |(_, inputs)| inputs)?;
     let update = at.progress.updates + 1;
     exec::run(rank, program, Hyper { lr, step: update }, &mut |m| slabs[m.0].clone())?;
     // A card is at work now, and the host need not wait.
     if step < config.train.steps && !job.course.skips(step) {
-        at.ahead = Some((step, inputs(run, id, step)));
+        at.ahead = Some((step, inputs(run, &at.origin, id, step)));
     }
     let result = rank.step_result(program);
     let took = began.elapsed();
@@ -259,6 +284,8 @@ fn train_step(run: &Run, rank: &mut Rank, control: &mut Control, index: u64, at:
     // With loss scaling the first steps may overflow until the scale has come down.
     let hopeless = at.in_a_row == 1 && step == 1 && config.precision.scaling().1.is_none();
     if at.in_a_row > config.train.max_skips || hopeless {
+        // What was saved before is not to be lost with this.
+        at.say_all(saver.settle(rank, control, true)?)?;
         bail!(
             "step {step}: the gradient is not finite (loss {}, norm {}); lower optimizer.lr, or look at the data and at the weights the run began with",
             result.losses.all.mean(),
@@ -268,9 +295,9 @@ fn train_step(run: &Run, rank: &mut Rank, control: &mut Control, index: u64, at:
     Ok(())
 }
 
-fn inputs(run: &Run, id: RankId, index: u64) -> Result<StepInputs> {
+fn inputs(run: &Run, origin: &Origin, id: RankId, index: u64) -> Result<StepInputs> {
     let (job, mut intake) = (&run.job, Intake::default());
-    let (shape, first_micro) = (job.train[job.step_program(index)], job.first_micro(index));
+    let (shape, first_micro) = (job.train[job.step_program(index)], run.first_micro(origin, index));
     let slabs = slabs(job, id, shape, |k| {
         let batch = run.data.train.micro_batch(first_micro + k)?;
         intake.add(&batch.cu_seqlens);
@@ -290,42 +317,19 @@ fn forward_backward(rank: &Rank, program: usize) -> Duration {
 }
 
 impl Run<'_> {
-    /// Rank 0 decides after each step. It keeps the save, and all get its draft.
-    fn order(&self, step: u64, stop: bool, save: &mut Option<Save>) -> Result<Order> {
-        let (every, last) = (self.config.checkpoint.every, step == self.config.train.steps);
-        let due = last || stop || (every > 0 && step.is_multiple_of(every));
-        if due && self.config.checkpoint.enabled {
-            *save = Some(self.begin_save(step)?);
-        }
-        Ok(Order { save: save.as_ref().map(|save| save.path().into()), stop })
+    /// Micro-batches of all ranks before step `index`, of a run that began at `origin`.
+    pub fn first_micro(&self, origin: &Origin, index: u64) -> u64 {
+        origin.micro_batches + self.job.first_micro(index) - self.job.first_micro(origin.first)
     }
 
-    /// As what transformers has a class for, if it can be.
-    fn begin_save(&self, step: u64) -> Result<Save> {
-        let model = &self.job.plan.model;
-        let save = Save::create(&self.folder.checkpoint(step), model, models::directory(model), true)?;
-        if let Some(tokenizer) = &self.tokenizer {
-            tokenizer.save(save.path())?;
-        }
-        Ok(save)
-    }
-
-    fn report(&self) -> Result<Report> {
+    fn report(&self, first: u64) -> Result<Report> {
         let (job, steps) = (&self.job, self.config.train.steps);
         let flops = job.plan.model.flops_per_token(self.config.data.seq_len);
-        let rows = self.folder.metrics(self.first)?;
+        let rows = self.folder.metrics(first)?;
         let dir = self.config.metrics.tensorboard.then(|| self.folder.tensorboard());
-        let events = dir.map(|dir| EventFile::create(&dir, self.first, &self.config.toml())).transpose()?;
+        let events = dir.map(|dir| EventFile::create(&dir, first, &self.config.toml())).transpose()?;
         let metrics = Metrics { rows, events };
-        Ok(Report::new(
-            metrics,
-            self.first,
-            steps,
-            job.plan.mesh.world(),
-            flops,
-            self.memory_bytes,
-            self.data.types.clone(),
-        ))
+        Ok(Report::new(metrics, first, steps, job.plan.mesh.world(), flops, self.memory_bytes, self.data.types.clone()))
     }
 }
 
@@ -369,31 +373,4 @@ fn evaluate(job: &Job, rank: &mut Rank, set: &Dataset) -> Result<Losses> {
         all.extend(rank.eval_losses(program)?);
     }
     Ok(Losses::sum(all))
-}
-
-// ---- after the last step -------------------------------------------------------------------------------------------
-
-/// One rank's failure makes the others fail: the cause is the error that does not follow from another.
-fn first_cause(results: Vec<Result<bool>>) -> Result<bool> {
-    let (ended, mut errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-    if errors.is_empty() {
-        return ended.into_iter().next().expect("a world has a rank");
-    }
-    let is_cause = |result: &Result<bool>| result.as_ref().is_err_and(|error| !control::follows(error));
-    errors.swap_remove(errors.iter().position(is_cause).unwrap_or(0))
-}
-
-/// What the model writes by now.
-fn sample(run: &Run, on: &On) -> Result<()> {
-    let saved = run.config.checkpoint.enabled && !control::is_set(&run.stop);
-    let Some(tokenizer) = run.tokenizer.as_ref().filter(|_| saved) else { return Ok(()) };
-    let dir = run.folder.checkpoint(run.config.train.steps);
-    let prompt = match &run.config.train.sample_prompt {
-        Some(prompt) => prompt.clone(),
-        None => {
-            let set = run.data.valid.first().map_or(&run.data.train, |(_, set)| set);
-            tokenizer.decode(&set.eval_batch(0)?.ids[..16.min(run.config.data.seq_len)])?
-        }
-    };
-    crate::generate::show_sample(&dir, &prompt, run.config.threads.unwrap_or_else(job::cores), on)
 }

@@ -245,7 +245,7 @@ fn resume_goes_back_to_a_checkpoint_that_opens() {
     let damaged = "runs/golden/checkpoints/step_6/training/optimizer.safetensors";
     let bytes = desk.read(damaged);
     desk.write(damaged, &bytes[..bytes.len() - 1]);
-    desk.write("runs/golden/checkpoints/step_8.tmp/model.safetensors", "half of it");
+    desk.write("runs/golden/checkpoints/step_8.tmp-12/model.safetensors", "half of it");
     let outcome = desk.run(&format!("{train} --resume"));
     assert_eq!(outcome.code, Some(0), "{}", outcome.err);
     assert!(outcome.err.contains("optimizer.safetensors: holds"), "{}", outcome.err);

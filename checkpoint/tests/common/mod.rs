@@ -62,7 +62,7 @@ pub fn save(from: &HfDir, dir: &Path, state: &Value) -> Result<(), checkpoint::C
             save.write(part, &spec.name, 0, &data)?;
         }
     }
-    save.commit(state)
+    save.commit(json!({ "layout": "one rank" }), state)
 }
 
 /// A run folder's checkpoints.

@@ -115,7 +115,7 @@ struct Bench {
 impl Bench {
     fn new(shape: &Shape, threads: usize, on: &On) -> Result<Bench> {
         let (plan, programs) = shape.programs()?;
-        job::check_memory(on, None, (&plan, &shape.step), std::slice::from_ref(&programs), 1, |_, _| {
+        job::check_memory(on, None, (&plan, &shape.step), (std::slice::from_ref(&programs), 0), 1, |_, _| {
             "try a smaller micro-batch".into()
         })?;
         let world = World {

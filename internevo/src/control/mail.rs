@@ -1,6 +1,6 @@
 //! The line between ranks that are processes: words are values of the store, each under a key of its own that its reader
 //! removes.
-use super::{Gone, Line, follows};
+use super::{Asked, Gone, Line, follows};
 use crate::job::TIMEOUT;
 use anyhow::{Result, anyhow};
 use comm::store::{MAX_VALUE, Store, StoreError};
@@ -15,6 +15,7 @@ const REASON: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(1);
 
 const STOP: &str = "stop";
+const REQUEUE: &str = "requeue";
 const FAILED: &str = "failed";
 const NEVER: &str = "never";
 
@@ -24,13 +25,13 @@ pub struct Mail {
     /// Pieces of words to each rank by now, and from each.
     sent: Vec<u64>,
     received: Vec<u64>,
-    /// Rank 0 knows that this one was told to stop.
-    asked: bool,
+    /// What rank 0 knows this one was asked.
+    told: Asked,
 }
 
 impl Mail {
     pub fn new(store: Store, rank: usize, world: usize) -> Mail {
-        Mail { store, rank, sent: vec![0; world], received: vec![0; world], asked: false }
+        Mail { store, rank, sent: vec![0; world], received: vec![0; world], told: Asked::Nothing }
     }
 }
 
@@ -64,15 +65,22 @@ impl Line for Mail {
         }
     }
 
-    fn stop(&mut self, here: bool) -> Result<bool> {
-        if self.rank == 0 {
-            return Ok(here || self.store.get(STOP)?.is_some());
+    fn asked(&mut self, here: Asked) -> Result<Asked> {
+        let keys = [(Asked::Stop, STOP), (Asked::Requeue, REQUEUE)];
+        if self.rank > 0 {
+            if let Some((_, key)) = keys.into_iter().find(|(asked, _)| *asked == here && here > self.told) {
+                self.store.set(key, &[])?;
+                self.told = here;
+            }
+            return Ok(here);
         }
-        if here && !self.asked {
-            self.store.set(STOP, &[])?;
-            self.asked = true;
+        let mut most = here;
+        for (asked, key) in keys {
+            if self.store.get(key)?.is_some() {
+                most = most.max(asked);
+            }
         }
-        Ok(here)
+        Ok(most)
     }
 
     /// Who fails by itself tells the others. Who fails because another rank did asks the store which it was: an engine

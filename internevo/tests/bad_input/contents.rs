@@ -53,7 +53,7 @@ fn weights() {
         &desk,
         &[
             (train, &["model: no model.safetensors or model.safetensors.index.json here"]),
-            ("train run.toml --set model.init_from=nowhere", &["nowhere/config.json", "No such file"]),
+            ("train run.toml --set model.init_from=nowhere", &["cannot open nowhere", "No such file"]),
         ],
     );
 
@@ -197,7 +197,7 @@ fn folders() {
                 &["data.seq_len = 4 differs from the 8 of the checkpoint"],
             ),
             (&format!("{more} --resume --ranks 2"), &["differs from the 1 of the checkpoint"]),
-            (&format!("{more} --resume --set precision.params=f64"), &["precision.params = \"f64\" cannot be resumed"]),
+            (&format!("{more} --resume --set precision.params=f64"), &["precision.params = \"f64\" cannot go on"]),
             // What is there stays until all is known to be right.
             ("--fresh --set data.path=nowhere.bin", &["cannot open nowhere.bin"]),
             ("--fresh --set memory.limit=1MB", &["a rank needs"]),
@@ -219,7 +219,7 @@ fn full_disk() {
     desk.write("runs/ballast", vec![1; 800_000]);
 
     let train = "train run.toml --set model.intermediate_size=160 --set checkpoint.every=2";
-    desk.run(train).refused(&["cannot reserve", "step_4.tmp", "No space left", "free space on its disk"]);
+    desk.run(train).refused(&["cannot reserve", "step_4", "bytes are free there", "free space on its disk"]);
     assert_eq!(desk.checkpoints(), ["run/checkpoints/step_2"]);
     let eval = "eval runs/run/checkpoints/step_2 --tokens ids.bin --seq-len 8";
     desk.ok(eval);

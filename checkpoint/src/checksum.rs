@@ -1,0 +1,92 @@
+//! A checksum whose parts can be summed in any order: ranks, threads and layouts need not agree on who takes which part.
+//!
+//! The sum, modulo 2^64, of a mixed word for every element and its place (AdHash: Bellare and Micciancio, "A new paradigm
+//! for collision-free hashing", 1997, section 2; the mixer is SplitMix64's: Steele, Lea and Flood, "Fast splittable
+//! pseudorandom number generators", 2014). A changed element always changes the sum, for the mixer is a bijection; other
+//! damage escapes once in 2^64. It finds accidents, and is no signature.
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Shown as 16 hex digits.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Sum(pub u64);
+
+impl Sum {
+    /// Elements from place `first` on.
+    pub fn of(first: usize, words: impl Iterator<Item = u32>) -> Sum {
+        let first = first as u64;
+        Sum(words.zip(first..).fold(0, |sum, (word, place)| sum.wrapping_add(mix(place << 32 | word as u64))))
+    }
+
+    pub fn of_bytes(bytes: &[u8]) -> Sum {
+        Sum::of(0, bytes.iter().map(|b| (*b).into()))
+    }
+
+    pub fn of_floats(first: usize, values: &[f32]) -> Sum {
+        Sum::of(first, values.iter().map(|x| x.to_bits()))
+    }
+
+    pub fn add(&mut self, other: Sum) {
+        self.0 = self.0.wrapping_add(other.0);
+    }
+}
+
+/// Places are below 2^32, so that no two elements are the same word.
+fn mix(word: u64) -> u64 {
+    let z = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Serialize for Sum {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{:016x}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Sum {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Sum, D::Error> {
+        let text = String::deserialize(from)?;
+        let sum = u64::from_str_radix(&text, 16).ok().map(Sum);
+        sum.filter(|_| text.len() == 16).ok_or_else(|| de::Error::custom(format!("{text:?} is no checksum")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_sum_up_to_the_whole() {
+        let words: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
+        let whole = Sum::of_floats(0, &words);
+        for cut in [0, 1, 500, 999, 1000] {
+            let mut parts = Sum::of_floats(cut, &words[cut..]);
+            parts.add(Sum::of_floats(0, &words[..cut]));
+            assert_eq!(parts, whole);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_swap_is_seen() {
+        let words = [1.0f32, 2.0, 0.0, -0.0, f32::NAN, 1.0];
+        let whole = Sum::of_floats(0, &words);
+        for (i, bit) in (0..6).flat_map(|i| (0..32).map(move |bit| (i, bit))) {
+            let mut flipped = words;
+            flipped[i] = f32::from_bits(flipped[i].to_bits() ^ 1 << bit);
+            assert_ne!(Sum::of_floats(0, &flipped), whole, "bit {bit} of {i}");
+        }
+        for (i, j) in (0..6).flat_map(|i| (0..i).map(move |j| (i, j))) {
+            let mut swapped = words;
+            swapped.swap(i, j);
+            assert_eq!(Sum::of_floats(0, &swapped) == whole, words[i].to_bits() == words[j].to_bits(), "{i} and {j}");
+        }
+        assert_ne!(Sum::of_bytes(b"abc"), Sum::of_bytes(b"abc\0"));
+    }
+
+    #[test]
+    fn the_sum_of_a_file_stays_what_it_is() {
+        assert_eq!(serde_json::to_string(&Sum::of_bytes(b"{}\n")).unwrap(), "\"885d25e13cf111ee\"");
+        assert!(serde_json::from_str::<Sum>("\"12\"").is_err());
+    }
+}
