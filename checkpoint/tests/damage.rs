@@ -7,11 +7,6 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Of CI. More: DAMAGES=10000.
-fn damages() -> usize {
-    std::env::var("DAMAGES").map_or(500, |n| n.parse().expect("DAMAGES is a number"))
-}
-
 const FILES: [&str; 5] = [
     "config.json",
     "model.safetensors",
@@ -86,14 +81,23 @@ fn load(dir: &Path, decoder: &Decoder) -> Result<(), Vec<CheckpointError>> {
 
 #[test]
 fn all_damage_is_named_and_the_older_checkpoint_is_whole() {
+    damages(500);
+}
+
+#[test]
+#[ignore = "half a minute"]
+fn so_is_all_damage_of_a_large_number() {
+    damages(10_000);
+}
+
+fn damages(n: u64) {
     let dir = tempfile::tempdir().unwrap();
     let from = saved(dir.path(), &[1, 2]);
     let [older, newer, whole] = ["step_1", "step_2", "whole"].map(|name| dir.path().join(name));
     // Another step has other values.
     scale(&older, &from, 1.5);
     fs::rename(&newer, &whole).unwrap();
-    let n = damages();
-    for seed in 0..n as u64 {
+    for seed in 0..n {
         copy_all(&whole, &newer);
         let file = damage(&newer, &older, &mut Numbers(seed));
         let told: Vec<String> = verify(&newer, 1, &|_, _| {}).iter().map(CheckpointError::to_string).collect();
@@ -108,7 +112,6 @@ fn all_damage_is_named_and_the_older_checkpoint_is_whole() {
         fs::remove_dir_all(&newer).unwrap();
     }
     assert!(load(&older, from.decoder()).is_ok() && verify(&older, 2, &|_, _| {}).is_empty());
-    println!("{n} damages, all named");
 }
 
 /// Writes a checkpoint again with all values times a factor.
