@@ -85,7 +85,7 @@ fn all_damage_is_named_and_the_older_checkpoint_is_whole() {
 }
 
 #[test]
-#[ignore = "half a minute"]
+#[ignore = "two minutes"]
 fn so_is_all_damage_of_a_large_number() {
     damages(10_000);
 }

@@ -201,6 +201,11 @@ fn checkpoints_are_mapped() {
         ("ckpt", "checkpoint_every=3", "checkpoint.keep_last", "-"),
         ("ckpt", "checkpoint_every=float('inf')", "checkpoint.every", "-"),
         ("ckpt", "save_ckpt_folder=None", "output", "-"),
+        ("ckpt", "oss_snapshot_freq=25", "checkpoint.snapshot_every", "25"),
+        ("ckpt", "oss_snapshot_freq=1", "checkpoint.snapshot_every", "-"),
+        ("ckpt", "oss_snapshot_freq=float('inf')", "checkpoint.snapshot_every", "-"),
+        ("ckpt", "stop_file_path='local:halt'", "checkpoint.stop_file", "'halt'"),
+        ("ckpt", "stop_file_path=None", "checkpoint.stop_file", "-"),
         ("ckpt", "auto_resume=True", "checkpoint.auto_resume", "true"),
         ("ckpt", "auto_resume=None", "checkpoint.auto_resume", "true"),
         ("ckpt", "auto_resume=None, load_given_ckpt=True", "checkpoint.auto_resume", "false"),
@@ -268,6 +273,7 @@ fn what_is_not_supported_is_refused_with_its_line() {
         ("data", "seed=-1", "data.seed = -1: must be at least 0"),
         ("ckpt", "enable_save_ckpt=True, checkpoint_every=1", "ckpt.save_ckpt_folder is missing"),
         ("ckpt", "enable_save_ckpt=True, save_ckpt_folder='x'", "ckpt.checkpoint_every is missing"),
+        ("ckpt", "oss_snapshot_freq=2.5", "ckpt.oss_snapshot_freq = 2.5: must be a whole number of steps"),
         ("ckpt", "checkpoint_every=0", "ckpt.checkpoint_every = 0: must be a whole number of steps"),
         ("ckpt", "save_ckpt_folder='volc:vc://b.e/p'", "object storage (volc:)"),
         ("ckpt", &ckpt("internevo"), "holds pickled Python objects"),
@@ -329,7 +335,7 @@ fn notes_say_what_has_no_effect() {
     let text = with("ckpt", "async_upload=True, oss_snapshot_freq=25, stop_file_path=None");
     let notes = converted(&format!("{text}use_fp32_norm = False\ncudnn_benchmark = True\n")).notes;
     let expected = [
-        "ckpt.oss_snapshot_freq (line 15), ckpt.async_upload (line 15): no effect: checkpoints are written",
+        "ckpt.async_upload (line 15): no effect: checkpoints and the snapshots between them",
         "cudnn_benchmark (line 17): no effect: cuDNN is not used",
     ];
     for needle in expected {

@@ -140,10 +140,22 @@ pub fn checkpoint(mut ckpt: Section, enabled: bool, steps: Option<i64>, r: &mut 
         }
         (false, None) => {}
     }
-    let why = "no effect: checkpoints are written to a local folder, whole or not at all; there are no snapshots between them";
-    let keys = ["oss_snapshot_freq", "snapshot_ckpt_folder", "async_upload", "async_upload_tmp_folder"];
-    c.no_effect_if_off(r, why, &keys);
-    let why = "no effect: Ctrl-C or SIGTERM saves and stops";
-    c.no_effect_if_off(r, why, &["stop_file_path"]);
+    // At 1 the original takes none.
+    let snapshots = match c.take(r, "oss_snapshot_freq").map(|node| (node.place, node.value)) {
+        None | Some((_, Value::Float(f64::INFINITY) | Value::None)) => None,
+        Some((_, Value::Int(n))) if n >= 0 => Some(n).filter(|n| *n > 1),
+        Some((place, other)) => {
+            let value = shown(&other);
+            r.refuse(&place, format!("ckpt.oss_snapshot_freq = {value}: must be a whole number of steps; 0 for none"));
+            None
+        }
+    };
+    r.set_some("checkpoint.snapshot_every", snapshots);
+    if let Some(given) = c.text(r, "stop_file_path") {
+        let path = folder(&given.place, &given.key, &given.value, r);
+        r.set_some("checkpoint.stop_file", path);
+    }
+    let why = "no effect: checkpoints and the snapshots between them are written to output, in the background";
+    c.no_effect_if_off(r, why, &["snapshot_ckpt_folder", "async_upload", "async_upload_tmp_folder"]);
     ckpt.end(r);
 }
