@@ -1,5 +1,7 @@
 //! `internevo bench`: how fast this machine does it, and where the time goes.
+mod checkpoint;
 mod decode;
+mod disk;
 mod limits;
 mod ops;
 mod shape;
@@ -25,6 +27,7 @@ enum What {
     Step(step::Args),
     Ops(ops::Args),
     Decode(decode::Args),
+    Checkpoint(checkpoint::Args),
 }
 
 pub fn main(args: &Args) -> Result<()> {
@@ -32,6 +35,7 @@ pub fn main(args: &Args) -> Result<()> {
         What::Step(args) => step::main(args),
         What::Ops(args) => ops::main(args),
         What::Decode(args) => decode::main(args),
+        What::Checkpoint(args) => checkpoint::main(args),
     }
 }
 

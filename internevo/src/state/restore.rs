@@ -104,25 +104,11 @@ fn refusal(error: anyhow::Error) -> Refusal {
 
 fn read(run: &Run, rank: &mut Rank, training: &Training, content: &[Content]) -> Result<(Told, Origin)> {
     let (origin, loss_scale) = origin(run, training, content)?;
-    let mut sums = Told::default();
-    let mut read = |of, whole: &model::ParamSpec, start: usize, out: &mut [f32], told: std::ops::Range<usize>| {
-        training.read(of, &whole.name, start, out)?;
-        if told.is_empty() {
-            return Ok(());
-        }
-        training.tell(&mut sums, of, &whole.name, start + told.start, &out[told]);
-        Ok(())
-    };
-    if Content::Model.is_in(content) {
-        shard::put_params(rank, &mut read)?;
+    let told = shard::read(rank, training, content)?;
+    if Content::Optimizer.is_in(content) && run.config.precision.scaling().1.is_some() {
+        rank.set_loss_scale(loss_scale);
     }
-    if Content::Optimizer.is_in(content) {
-        shard::put_moments(rank, &mut read)?;
-        if run.config.precision.scaling().1.is_some() {
-            rank.set_loss_scale(loss_scale);
-        }
-    }
-    Ok((sums, origin))
+    Ok((told, origin))
 }
 
 /// Rank 0 makes the folder ready for a run that begins there, before anyone writes into it.

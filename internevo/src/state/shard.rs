@@ -1,6 +1,7 @@
 //! A rank's share of the state, out of its memory and back.
+use crate::config::Content;
 use anyhow::Result;
-use checkpoint::{CheckpointError, Part, Share};
+use checkpoint::{CheckpointError, Part, Share, Told, Training};
 use exec::{Rank, State};
 use model::ParamSpec;
 use plan::{Plan, RankId};
@@ -19,7 +20,7 @@ struct Block {
 }
 
 /// Elements of what this rank has of a parameter that it tells: of all ranks one tells each element.
-pub fn told(rank: &Rank, part: &ParamSpec) -> Range<usize> {
+fn told(rank: &Rank, part: &ParamSpec) -> Range<usize> {
     // What the last stage holds of the first is told there.
     let computed = rank.plan.computed(rank.id).contains(&part.unit);
     if computed && rank.plan.tells(rank.id, part) { rank.stepped(part) } else { 0..0 }
@@ -99,6 +100,25 @@ impl Block {
     }
 }
 
+/// What this rank has of a checkpoint, and the checksums of what it tells.
+pub fn read(rank: &mut Rank, training: &Training, content: &[Content]) -> Result<Told> {
+    let mut sums = Told::default();
+    let mut read = |of, whole: &ParamSpec, start: usize, out: &mut [f32], told: Range<usize>| {
+        training.read(of, &whole.name, start, out)?;
+        if !told.is_empty() {
+            training.tell(&mut sums, of, &whole.name, start + told.start, &out[told]);
+        }
+        Ok(())
+    };
+    if Content::Model.is_in(content) {
+        put_params(rank, &mut read)?;
+    }
+    if Content::Optimizer.is_in(content) {
+        put_moments(rank, &mut read)?;
+    }
+    Ok(sums)
+}
+
 /// Parameters of this rank: `read` gives elements of a parameter from one on, and hears which of them this rank tells.
 pub fn put_params(rank: &mut Rank, read: &mut Read) -> Result<()> {
     for (part, whole) in rank.parts() {
@@ -108,7 +128,7 @@ pub fn put_params(rank: &mut Rank, read: &mut Read) -> Result<()> {
 }
 
 /// Its optimizer's running means.
-pub fn put_moments(rank: &mut Rank, read: &mut Read) -> Result<()> {
+fn put_moments(rank: &mut Rank, read: &mut Read) -> Result<()> {
     for (part, whole) in rank.parts() {
         for states in &STATES[1..] {
             fill(rank, *states, &part, &whole, rank.stepped(&part), read)?;
@@ -118,7 +138,7 @@ pub fn put_moments(rank: &mut Rank, read: &mut Read) -> Result<()> {
 }
 
 /// Part, parameter, first element, values to be, and which of them are told.
-pub type Read<'a> = dyn FnMut(Part, &ParamSpec, usize, &mut [f32], Range<usize>) -> Result<()> + 'a;
+type Read<'a> = dyn FnMut(Part, &ParamSpec, usize, &mut [f32], Range<usize>) -> Result<()> + 'a;
 
 /// Elements `range` of what the rank has of a parameter, from where they stand in the whole. Rows that fill up the
 /// vocabulary are zeros.
