@@ -11,18 +11,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub(crate) struct Sum(pub u64);
 
 impl Sum {
-    /// Elements from place `first` on.
-    pub fn of(first: usize, words: impl Iterator<Item = u32>) -> Sum {
-        let first = first as u64;
-        Sum(words.zip(first..).fold(0, |sum, (word, place)| sum.wrapping_add(mix(place << 32 | word as u64))))
-    }
-
     pub fn of_bytes(bytes: &[u8]) -> Sum {
-        Sum::of(0, bytes.iter().map(|b| (*b).into()))
+        Sum::of(0, bytes, |b| (*b).into())
     }
 
+    /// Elements from place `first` on.
     pub fn of_floats(first: usize, values: &[f32]) -> Sum {
-        Sum::of(first, values.iter().map(|x| x.to_bits()))
+        Sum::of(first, values, |x| x.to_bits())
+    }
+
+    fn of<E>(first: usize, elements: &[E], word: impl Fn(&E) -> u32) -> Sum {
+        // With the widest instructions that there are.
+        pulp::Arch::new().dispatch(Job { first, elements, word })
     }
 
     pub fn add(&mut self, other: Sum) {
@@ -30,7 +30,35 @@ impl Sum {
     }
 }
 
+/// A type of its own, as a closure is not compiled for the instructions that it is called with.
+struct Job<'a, E, F> {
+    first: usize,
+    elements: &'a [E],
+    word: F,
+}
+
+impl<E, F: Fn(&E) -> u32> pulp::NullaryFnOnce for Job<'_, E, F> {
+    type Output = Sum;
+
+    #[inline(always)]
+    fn call(self) -> Sum {
+        let (lanes, rest) = self.elements.as_chunks::<LANES>();
+        let (mut sums, mut place) = ([0u64; LANES], self.first as u64);
+        for lane in lanes {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.wrapping_add(mix((place + i as u64) << 32 | (self.word)(&lane[i]) as u64));
+            }
+            place += LANES as u64;
+        }
+        let rest = rest.iter().zip(place..).map(|(element, place)| mix(place << 32 | (self.word)(element) as u64));
+        Sum(sums.into_iter().chain(rest).fold(0, u64::wrapping_add))
+    }
+}
+
+const LANES: usize = 8;
+
 /// Places are below 2^32, so that no two elements are the same word.
+#[inline(always)]
 fn mix(word: u64) -> u64 {
     let z = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -4,10 +4,12 @@
 //! name, where a map would end the process.
 use crate::error::{CheckpointError, Result};
 use half::{bf16, f16};
+use rustix::fs::{Advice, fadvise};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use std::collections::HashMap;
 use std::fs::File;
+use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ pub(crate) const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16, Dtype
 
 /// Elements converted, or bytes compared, at a time.
 const PIECE: usize = 1 << 16;
+/// Bytes read at once that are worth a word to the system about those that come next.
+const AHEAD: usize = 1 << 18;
 /// The format's own limit.
 const HEADER_LIMIT: u64 = 100_000_000;
 
@@ -159,6 +163,12 @@ impl Reader {
     /// Bytes `at ..` of a tensor.
     fn fill(&self, entry: &Entry, at: usize, out: &mut [u8]) -> Result<()> {
         let (path, file) = &self.files[entry.file];
+        let next = (at + out.len()) as u64;
+        if out.len() >= AHEAD && next < entry.bytes {
+            // While this piece is worked on the disk reads the next; where it cannot be asked to it will not.
+            let len = NonZero::new((entry.bytes - next).min(out.len() as u64));
+            let _ = fadvise(file, entry.at + next, len, Advice::WillNeed);
+        }
         file.read_exact_at(out, entry.at + at as u64).map_err(CheckpointError::io("read", path))
     }
 

@@ -5,7 +5,7 @@ use super::shape::Preset;
 use super::{disk, median};
 use crate::config::Content;
 use crate::job;
-use crate::prepare;
+use crate::state::restore::Seed;
 use crate::state::shard::{self, Copied};
 use anyhow::{Context, Result, anyhow, bail};
 use checkpoint::{Save, Share, Training};
@@ -184,10 +184,7 @@ fn launch<T: Send>(
     };
     let all = Barrier::new(ranks);
     let results = world.launch(programs, |rank| {
-        shard::put_params(rank, &mut |_, whole, start, out, _| {
-            prepare::initial(whole, 0, start, out);
-            Ok(())
-        })?;
+        shard::put_params(rank, &mut Seed(0))?;
         body(rank, &all)
     });
     results.into_iter().collect()

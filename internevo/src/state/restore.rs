@@ -1,4 +1,5 @@
 //! A rank's memory at the beginning: from the seed, from a directory, or from the newest checkpoint that is whole.
+use super::shard::Source;
 use super::{Origin, origin, shard};
 use crate::config::Content;
 use crate::control::Control;
@@ -6,8 +7,9 @@ use crate::folder::Start;
 use crate::prepare;
 use crate::train::Run;
 use anyhow::{Result, anyhow, bail};
-use checkpoint::{CheckpointError, Told, Training};
+use checkpoint::{CheckpointError, HfDir, Part, Told, Training};
 use exec::Rank;
+use model::ParamSpec;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -54,13 +56,33 @@ pub fn restore(run: &Run, rank: &mut Rank, control: &mut Control) -> Result<Orig
 
 /// Weights of a run that goes on from nothing.
 fn put_first(run: &Run, rank: &mut Rank) -> Result<()> {
-    shard::put_params(rank, &mut |_, whole, start, out, _| {
-        match &run.weights {
-            None => prepare::initial(whole, run.config.seed, start, out),
-            Some(dir) => dir.read(&whole.name, start, out)?,
-        }
+    match &run.weights {
+        None => shard::put_params(rank, &mut Seed(run.config.seed)),
+        Some(dir) => shard::put_params(rank, &mut Directory(dir)),
+    }
+}
+
+pub struct Seed(pub u64);
+
+impl Source for Seed {
+    fn read(&mut self, _: Part, whole: &ParamSpec, start: usize, out: &mut [f32]) -> Result<()> {
+        prepare::initial(whole, self.0, start, out);
         Ok(())
-    })
+    }
+    fn is_file(&self) -> bool {
+        false
+    }
+}
+
+struct Directory<'a>(&'a HfDir);
+
+impl Source for Directory<'_> {
+    fn read(&mut self, _: Part, whole: &ParamSpec, start: usize, out: &mut [f32]) -> Result<()> {
+        Ok(self.0.read(&whole.name, start, out)?)
+    }
+    fn is_file(&self) -> bool {
+        true
+    }
 }
 
 /// Every rank reads its share, and rank 0 compares the checksums of all with what was written.
