@@ -5,6 +5,7 @@
 //! pseudorandom number generators", 2014). A changed element always changes the sum, for the mixer is a bijection; other
 //! damage escapes once in 2^64. It finds accidents, and is no signature.
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::io::{self, Read};
 
 /// Shown as 16 hex digits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -13,6 +14,20 @@ pub(crate) struct Sum(pub u64);
 impl Sum {
     pub fn of_bytes(bytes: &[u8]) -> Sum {
         Sum::of(0, bytes, |b| (*b).into())
+    }
+
+    /// Of all bytes that are read.
+    pub fn of_reader(mut from: impl Read) -> io::Result<Sum> {
+        let (mut sum, mut place, mut piece) = (Sum::default(), 0, vec![0; 1 << 16]);
+        loop {
+            match from.read(&mut piece)? {
+                0 => return Ok(sum),
+                n => {
+                    sum.add(Sum::of(place, &piece[..n], |b| (*b).into()));
+                    place += n;
+                }
+            }
+        }
     }
 
     /// Elements from place `first` on.
@@ -110,6 +125,8 @@ mod tests {
             assert_eq!(Sum::of_floats(0, &swapped) == whole, words[i].to_bits() == words[j].to_bits(), "{i} and {j}");
         }
         assert_ne!(Sum::of_bytes(b"abc"), Sum::of_bytes(b"abc\0"));
+        let bytes: Vec<u8> = (0..200_000).map(|i| i as u8).collect();
+        assert_eq!(Sum::of_reader(&bytes[..]).unwrap(), Sum::of_bytes(&bytes));
     }
 
     #[test]

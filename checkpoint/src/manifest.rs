@@ -15,7 +15,7 @@ use crate::writer::Header;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Component, Path};
 
 /// Of the format of a checkpoint.
@@ -54,8 +54,8 @@ impl Manifest {
         }
         for name in disk::files(draft)?.into_iter().filter(|name| !contents.iter().any(|c| c.file == *name)) {
             let path = draft.join(&name);
-            let text = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
-            files.insert(name, Entry { bytes: text.len() as u64, sum: Sum::of_bytes(&text), tensors: None });
+            let bytes = disk::size(&path)?.ok_or_else(|| CheckpointError::Lost { path: path.clone() })?;
+            files.insert(name, Entry { bytes, sum: sum_of_file(&path)?, tensors: None });
         }
         Ok(Manifest { version: VERSION, about, files })
     }
@@ -139,15 +139,19 @@ impl Entry {
         if bytes != self.bytes {
             return Err(CheckpointError::Size { path: path.into(), bytes, needed: self.bytes });
         }
-        let text = match self.tensors {
-            Some(_) => Reader::header(path)?,
-            None => fs::read(path).map_err(CheckpointError::io("read", path))?,
+        let sum = match self.tensors {
+            Some(_) => Sum::of_bytes(&Reader::header(path)?),
+            None => sum_of_file(path)?,
         };
-        match Sum::of_bytes(&text) == self.sum {
+        match sum == self.sum {
             true => Ok(()),
             false => Err(CheckpointError::Changed { path: path.into(), header: self.tensors.is_some() }),
         }
     }
+}
+
+fn sum_of_file(path: &Path) -> Result<Sum> {
+    File::open(path).and_then(Sum::of_reader).map_err(CheckpointError::io("read", path))
 }
 
 const END: &str = "\n}";
