@@ -2,6 +2,7 @@
 mod code;
 mod emulated;
 mod families;
+mod faults;
 mod fine_tune;
 mod goldens;
 mod gpu_check;
@@ -58,6 +59,7 @@ enum Job {
     Schedules(schedules::Args),
     TorchStep(torch_step::Args),
     GpuCheck(gpu_check::Args),
+    Faults(faults::Args),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Job::Schedules(args) => schedules::main(&root, args),
         Job::TorchStep(args) => torch_step::main(&root, args),
         Job::GpuCheck(args) => gpu_check::main(&root, args),
+        Job::Faults(args) => faults::main(&root, args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,5 @@
 //! `cargo xtask suites`: the tests that need more than Cargo, where it is there.
+use crate::faults::{self, Kind};
 use crate::python::{Python, TRANSFORMERS};
 use crate::{emulated, families, kernels, mpi, real_model, schedules};
 use anyhow::{Result, bail, ensure};
@@ -30,6 +31,18 @@ const SUITES: &[Suite] = &[
     },
     Suite { name: "mpi", skipped: |_, _| mpi::skipped(), run: |root, _| mpi::main(root) },
     Suite { name: "mpi-training", skipped: |_, _| mpi::skipped(), run: |root, _| mpi::training(root) },
+    Suite { name: "faults-kill", skipped: |_, _| Kind::Kill.skipped(), run: |root, _| faults::suite(root, Kind::Kill) },
+    Suite {
+        name: "faults-crash-points",
+        skipped: |_, _| Kind::CrashPoints.skipped(),
+        run: |root, _| faults::suite(root, Kind::CrashPoints),
+    },
+    Suite {
+        name: "faults-power",
+        skipped: |_, _| Kind::Power.skipped(),
+        run: |root, _| faults::suite(root, Kind::Power),
+    },
+    Suite { name: "faults-disk", skipped: |_, _| Kind::Disk.skipped(), run: |root, _| faults::suite(root, Kind::Disk) },
     Suite { name: "kernels", skipped: |root, _| kernels::skipped(root), run: |root, _| kernels::main(root) },
     Suite { name: "emulator", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::emulator(root) },
     Suite { name: "card-operations", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::operations(root) },
