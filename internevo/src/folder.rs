@@ -154,9 +154,9 @@ impl RunFolder {
     }
 
     /// `metrics.jsonl`, without the rows after `step`: each step stands there once, also after a resume.
-    pub fn metrics(&self, step: u64) -> Result<File> {
+    pub fn metrics(&self, step: u64) -> Result<(PathBuf, File)> {
         let path = self.path.join("metrics.jsonl");
-        let context = || format!("cannot write {}", path.display());
+        let context = || format!("cannot write {}; check the space on its disk", path.display());
         let text = if path.exists() { fs::read_to_string(&path).with_context(context)? } else { String::new() };
         let kept = |line: &&str| {
             let row: Option<serde_json::Value> = serde_json::from_str(line).ok();
@@ -168,7 +168,7 @@ impl RunFolder {
         let new = self.path.join("metrics.jsonl.tmp");
         let mut file = File::create(&new).with_context(context)?;
         file.write_all(rows.join("\n").as_bytes()).and_then(|()| fs::rename(&new, &path)).with_context(context)?;
-        Ok(file)
+        Ok((path, file))
     }
 }
 

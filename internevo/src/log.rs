@@ -71,7 +71,7 @@ impl RankLog {
     pub fn line(&mut self, level: &str, text: &str) -> Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
         writeln!(self.file, "{}\t{level} {text}", date(now))
-            .with_context(|| format!("cannot write {}", self.path.display()))
+            .with_context(|| format!("cannot write {}; check the space on its disk", self.path.display()))
     }
 
     pub fn step(&mut self, step: &StepLine) -> Result<()> {

@@ -8,10 +8,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where a row of numbers goes.
 pub struct Metrics {
+    pub path: PathBuf,
     pub rows: File,
     pub events: Option<EventFile>,
 }
@@ -19,7 +21,8 @@ pub struct Metrics {
 impl Metrics {
     fn write(&mut self, row: &Value) -> Result<()> {
         // At once, so that whoever reads it, or is left with it after a kill, has whole rows.
-        self.rows.write_all(format!("{row}\n").as_bytes()).context("cannot write metrics.jsonl")?;
+        let written = self.rows.write_all(format!("{row}\n").as_bytes());
+        written.with_context(|| format!("cannot write {}; check the space on its disk", self.path.display()))?;
         self.events.as_mut().map_or(Ok(()), |events| events.row(row))
     }
 }

@@ -64,7 +64,9 @@ impl EventFile {
     /// Written at once, so that a run can be watched.
     fn event(&mut self, step: u64, what: &[u8]) -> Result<()> {
         let event = [&double(1, since_1970().as_secs_f64()), &int(2, step), what].concat();
-        self.file.write_all(&record(&event)).with_context(|| format!("cannot write {}", self.path.display()))
+        self.file
+            .write_all(&record(&event))
+            .with_context(|| format!("cannot write {}; check the space on its disk", self.path.display()))
     }
 }
 

@@ -325,10 +325,10 @@ impl Run<'_> {
     fn report(&self, first: u64) -> Result<Report> {
         let (job, steps) = (&self.job, self.config.train.steps);
         let flops = job.plan.model.flops_per_token(self.config.data.seq_len);
-        let rows = self.folder.metrics(first)?;
+        let (path, rows) = self.folder.metrics(first)?;
         let dir = self.config.metrics.tensorboard.then(|| self.folder.tensorboard());
         let events = dir.map(|dir| EventFile::create(&dir, first, &self.config.toml())).transpose()?;
-        let metrics = Metrics { rows, events };
+        let metrics = Metrics { path, rows, events };
         Ok(Report::new(metrics, first, steps, job.plan.mesh.world(), flops, self.memory_bytes, self.data.types.clone()))
     }
 }
