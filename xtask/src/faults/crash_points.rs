@@ -1,36 +1,21 @@
 //! A kill at each system call by which a save changes the disk.
-use crate::faults::desk::{Lab, Layout, acknowledged};
+use crate::faults::desk::{Lab, acknowledged};
 use crate::faults::process::SIGKILL;
 use crate::faults::resume;
-use crate::faults::saves::{BEFORE, Saves};
+use crate::faults::saves::{self, BEFORE, Saves};
 use crate::faults::strace::{self, Point};
 use crate::faults::trials::{Outcome, Tally, Trials};
 use anyhow::{Result, ensure};
 use std::os::unix::process::ExitStatusExt;
 
-const SYSCALLS: &[&str] = &[
-    "write",
-    "pwrite64",
-    "fsync",
-    "fdatasync",
-    "fallocate",
-    "ftruncate",
-    "mkdir",
-    "mkdirat",
-    "rename",
-    "renameat",
-    "renameat2",
-    "unlink",
-    "unlinkat",
-    "rmdir",
-];
-
 const PASSED: &str = "not come to";
 
 pub fn main(lab: &Lab, trials: &Trials) -> Result<Tally> {
-    let saves = Saves::new(lab, Layout { processes: false }, 3, SYSCALLS)?;
-    let numbers = trials.of_list(saves.points.len())?;
-    let tally = trials.run(lab, &numbers, |number, _| trial(lab, &saves, number, &saves.points[number]));
+    let both = saves::both(lab, 3)?;
+    let points: Vec<(&Saves, &Point)> =
+        both.iter().flat_map(|saves| saves.points.iter().map(move |point| (saves, point))).collect();
+    let numbers = trials.of_list(points.len())?;
+    let tally = trials.run(lab, &numbers, |number, _| trial(lab, points[number], number));
     let passed = tally.count(PASSED);
     ensure!(
         10 * passed <= numbers.len(),
@@ -40,7 +25,7 @@ pub fn main(lab: &Lab, trials: &Trials) -> Result<Tally> {
     Ok(tally)
 }
 
-fn trial(lab: &Lab, saves: &Saves, number: usize, point: &Point) -> Result<Outcome> {
+fn trial(lab: &Lab, (saves, point): (&Saves, &Point), number: usize) -> Result<Outcome> {
     let Point { syscall, ordinal } = point;
     let desk = saves.desk(&number.to_string())?;
     let command = strace::broken(&saves.command(&desk), syscall, "signal=SIGKILL", &ordinal.to_string());

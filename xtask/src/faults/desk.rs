@@ -33,6 +33,7 @@ kind = "constant"
 warmup_steps = 20
 [checkpoint]
 every = 20
+snapshot_every = 10
 keep_last = 3
 [metrics]
 tensorboard = false
@@ -41,8 +42,17 @@ tensorboard = false
 /// Two ranks, and who writes their checkpoints.
 #[derive(Clone, Copy)]
 pub struct Layout {
-    /// Started by `internevo launch`; otherwise threads of one.
+    /// Started by `internevo launch`; otherwise threads of one process.
     pub processes: bool,
+    /// `checkpoint.background`.
+    pub background: bool,
+}
+
+impl Layout {
+    /// Every four numbers have all.
+    pub fn of(number: usize) -> Layout {
+        Layout { processes: number % 4 > 1, background: number.is_multiple_of(2) }
+    }
 }
 
 /// What the faults of a kind share.
@@ -61,7 +71,7 @@ impl Lab {
         clear(&folder)?;
         let mut lab = Lab { folder, kind, internevo: internevo.into(), reference: vec![] };
         let desk = lab.desk("reference")?;
-        let command = desk.command(Layout { processes: false }, &["--set", "checkpoint.enabled=false"]);
+        let command = desk.command(Layout::of(0), &["--set", "checkpoint.enabled=false"]);
         let (status, said) = desk.start(command, "reference")?.end()?;
         ensure!(status.success(), "the run without a fault fails: {said}");
         lab.reference = rows::lines(&desk.metrics())?.iter().map(|line| rows::bits(line)).collect::<Result<_>>()?;
@@ -100,18 +110,18 @@ impl Desk {
         self.path("disk/run/checkpoints")
     }
 
-    /// A training in the words of the command line, with more of them at its end.
-    pub fn words(&self, layout: Layout, more: &[&str]) -> Vec<String> {
+    /// A training, with more words at the end of its command line.
+    pub fn command(&self, layout: Layout, more: &[&str]) -> Command {
         let (launch, ranks): (&[&str], &[&str]) =
             if layout.processes { (&["launch", "-n", "2"], &[]) } else { (&[], &["--ranks", "2"]) };
         let train = ["train", "run.toml", "--device", "cpu"];
-        let words = launch.iter().chain(&train).chain(ranks).chain(more);
-        words.map(|word| word.to_string()).collect()
+        let background = ["--set", &format!("checkpoint.background={}", layout.background)];
+        self.internevo(&[launch, &train, ranks, &background, more].concat())
     }
 
-    pub fn command(&self, layout: Layout, more: &[&str]) -> Command {
+    pub fn internevo(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.internevo);
-        command.args(self.words(layout, more)).current_dir(&self.folder);
+        command.args(words).current_dir(&self.folder);
         command
     }
 
@@ -130,8 +140,9 @@ impl Desk {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    pub fn saving(&self) -> Option<String> {
-        self.names().into_iter().find(|name| name.contains(".tmp"))
+    /// What is being written, or was when the run died.
+    pub fn drafts(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| name.contains(".tmp-")).collect()
     }
 
     /// The last of the published checkpoints; 0 if there is none.
@@ -154,7 +165,7 @@ fn clear(folder: &Path) -> Result<()> {
 /// The last checkpoint that a run has told of as saved; 0 if there is none.
 pub fn acknowledged(said: &str) -> u64 {
     let whole = said.rfind('\n').map_or("", |end| &said[..end]);
-    let paths = whole.lines().filter_map(|line| line.strip_prefix("saved "));
+    let paths = whole.lines().filter_map(|line| line.strip_prefix("saved ")?.split(' ').next());
     paths.filter_map(|path| step_of(path.rsplit('/').next()?)).max().unwrap_or(0)
 }
 
@@ -165,7 +176,8 @@ fn step_of(name: &str) -> Option<u64> {
 
 #[test]
 fn only_whole_lines_acknowledge() {
-    let said = "on CPU\nsaved disk/run/checkpoints/step_20\nstep 21\nsaved disk/run/checkpoints/snapshot_25\n";
+    let said =
+        "on CPU\nsaved disk/run/checkpoints/step_20 in 0.01 s\nstep 21\nsaved disk/run/checkpoints/snapshot_25\n";
     assert_eq!(acknowledged(said), 25);
     assert_eq!(acknowledged(&said[..said.len() - 1]), 20);
     assert_eq!(acknowledged("saved disk/run/checkpoints/step_20.tmp\n"), 0);

@@ -1,9 +1,9 @@
 //! A disk that is full, fails or has become read-only: system calls of a save that end with its error, and a file system
 //! in memory that is too small.
-use crate::faults::desk::{Desk, Lab, Layout, acknowledged};
+use crate::faults::desk::{Desk, Lab, acknowledged};
 use crate::faults::mount::Mount;
 use crate::faults::resume;
-use crate::faults::saves::{BEFORE, Saves};
+use crate::faults::saves::{self, BEFORE, Saves};
 use crate::faults::strace::{self, Point};
 use crate::faults::trials::{Outcome, Tally, Trials};
 use anyhow::{Context, Result, ensure};
@@ -12,99 +12,103 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SYSCALLS: &[&str] = &[
-    "write",
-    "pwrite64",
-    "fsync",
-    "fdatasync",
-    "fallocate",
-    "ftruncate",
-    "mkdir",
-    "mkdirat",
-    "rename",
-    "renameat",
-    "renameat2",
-    "openat",
+/// Of all calls from one on, or of one alone; with what the program says of it.
+const ERRORS: [Failing; 4] = [
+    Failing { error: "ENOSPC", text: "No space left on device", stays: true },
+    Failing { error: "EIO", text: "Input/output error", stays: true },
+    Failing { error: "EROFS", text: "Read-only file system", stays: true },
+    Failing { error: "EIO", text: "Input/output error", stays: false },
 ];
-const ERRORS: [&str; 3] = ["ENOSPC", "EIO", "EROFS"];
 
-/// A file system has room for the first checkpoint and so many tenths of a second.
-const TENTHS: std::ops::Range<u64> = 1..10;
+#[derive(Clone, Copy)]
+struct Failing {
+    error: &'static str,
+    text: &'static str,
+    stays: bool,
+}
 
+/// A file system lacks so many pages of what a second checkpoint takes.
+const SHORT: [u64; 10] = [1, 2, 3, 4, 5, 6, 8, 16, 32, 48];
+const PAGE: u64 = 4096;
+
+#[derive(Clone, Copy)]
 enum Fault<'a> {
-    Call(&'a Point, &'static str),
+    Call(&'a Point, Failing),
     Small(u64),
 }
 
 pub fn main(lab: &Lab, trials: &Trials) -> Result<Tally> {
-    let saves = Saves::new(lab, Layout { processes: false }, 100, SYSCALLS)?;
-    let calls = saves.points.iter().flat_map(|point| ERRORS.map(|error| Fault::Call(point, error)));
-    let faults: Vec<Fault> = calls.chain(TENTHS.map(Fault::Small)).collect();
+    let both = saves::both(lab, 100)?;
+    let mut faults = vec![];
+    for saves in &both {
+        let calls = saves.points.iter().flat_map(|point| ERRORS.map(|failing| Fault::Call(point, failing)));
+        faults.extend(calls.chain(SHORT.map(Fault::Small)).map(|fault| (saves, fault)));
+    }
     let numbers = trials.of_list(faults.len())?;
-    Ok(trials.run(lab, &numbers, |number, _| match faults[number] {
-        Fault::Call(point, error) => call(lab, &saves, number, point, error),
-        Fault::Small(tenths) => small(lab, &saves, number, tenths),
+    Ok(trials.run(lab, &numbers, |number, _| {
+        let (saves, fault) = faults[number];
+        let desk = lab.desk(&number.to_string())?;
+        let outcome = match fault {
+            Fault::Call(point, failing) => call(lab, saves, &desk, point, failing),
+            Fault::Small(pages) => small(lab, saves, &desk, pages),
+        }?;
+        desk.clear()?;
+        Ok(outcome)
     }))
 }
 
-fn call(lab: &Lab, saves: &Saves, number: usize, point: &Point, error: &str) -> Result<Outcome> {
-    let desk = saves.desk(&number.to_string())?;
-    // All writes after one of them would be the one that tells of it, too.
-    let when = if point.syscall == "write" { point.ordinal.to_string() } else { format!("{}+", point.ordinal) };
-    let command = strace::broken(&saves.command(&desk), &point.syscall, &format!("error={error}"), &when);
-    let outcome = survives(lab, saves, &desk, command, || Ok(()));
-    let outcome = outcome.with_context(|| format!("{} {when} fails with {error}", point.syscall))?;
-    desk.clear()?;
-    Ok(outcome)
+fn call(lab: &Lab, saves: &Saves, desk: &Desk, point: &Point, failing: Failing) -> Result<Outcome> {
+    saves.fill(desk)?;
+    let (Point { syscall, ordinal }, Failing { error, text, stays }) = (point, failing);
+    // If all writes after one failed, so would the one that tells of it.
+    let when = if stays && syscall != "write" { format!("{ordinal}+") } else { ordinal.to_string() };
+    let command = strace::broken(&saves.command(desk), syscall, &format!("error={error}"), &when);
+    let outcome = survives(lab, saves, desk, command, text, || Ok(()));
+    outcome.with_context(|| format!("{syscall} {when} fails with {error}"))
 }
 
-fn small(lab: &Lab, saves: &Saves, number: usize, tenths: u64) -> Result<Outcome> {
-    let desk = lab.desk(&number.to_string())?;
+fn small(lab: &Lab, saves: &Saves, desk: &Desk, pages: u64) -> Result<Outcome> {
     let mounted = Mount::memory(64 << 20, &desk.disk())?;
-    saves.fill(&desk)?;
-    let room = |files: &Files| files.values().map(|bytes| bytes.len().next_multiple_of(4096) as u64).sum::<u64>();
-    let (run, checkpoint) = (files(&desk.disk())?, files(&first(&desk))?);
-    mounted.resize(room(&run) + room(&checkpoint) * tenths / 10)?;
-    let outcome = survives(lab, saves, &desk, saves.command(&desk), || mounted.resize(64 << 20));
-    let outcome = outcome.with_context(|| format!("room for {tenths} tenths of a checkpoint"))?;
-    drop(mounted);
-    desk.clear()?;
-    Ok(outcome)
+    saves.fill(desk)?;
+    let room = |files: &Files| files.values().map(|bytes| (bytes.len() as u64).next_multiple_of(PAGE)).sum::<u64>();
+    let (run, checkpoint) = (files(&desk.disk())?, files(&first(desk))?);
+    mounted.resize(room(&run) + room(&checkpoint) - pages * PAGE)?;
+    let outcome = survives(lab, saves, desk, saves.command(desk), "", || mounted.resize(64 << 20));
+    outcome.with_context(|| format!("{pages} pages too few for a checkpoint"))
 }
 
-/// Runs what meets a fault in its save, and goes on after the repair.
+/// Runs what meets a fault in its saves, and goes on after the repair.
 fn survives(
     lab: &Lab,
     saves: &Saves,
     desk: &Desk,
     broken: Command,
+    error: &str,
     repair: impl FnOnce() -> Result<()>,
 ) -> Result<Outcome> {
     let before = files(&first(desk))?;
     let (status, said) = desk.start(broken, "broken")?.end()?;
     repair()?;
     ensure!(files(&first(desk))? == before, "the checkpoint before is another now\n{said}");
-    let ended = if status.success() {
-        ensure!(acknowledged(&said) == desk.published(), "ended well, without its last checkpoint\n{said}");
-        "ended well"
-    } else {
-        tells(&said)?;
-        "ended with its error"
-    };
+    tells(&said, status.success(), error)?;
     let acknowledged = acknowledged(&said).max(BEFORE);
+    ensure!(!status.success() || desk.published() == acknowledged, "ended well, without its last checkpoint\n{said}");
     let from = resume::goes_on(lab, desk, saves.layout, acknowledged)?;
     resume::has_each_step_once(lab, desk)?;
+    let ended = if status.success() { "told of it and ended well" } else { "ended with its error" };
     Ok(vec![ended.into(), resume::went(from, acknowledged).into()])
 }
 
-/// An error names the file, and a way out.
-fn tells(said: &str) -> Result<()> {
-    let error =
-        said.lines().find(|line| line.starts_with("error: ")).with_context(|| format!("no error in: {said}"))?;
-    ensure!(!said.contains("panicked"), "a panic: {said}");
-    ensure!(error.contains("disk/run"), "an error without a path: {error}");
-    let way_out = ["; check ", ": free space ", "; output must be "].iter().any(|words| error.contains(words));
-    ensure!(way_out, "an error without a way out: {error}");
+/// What failed is told with its cause, a path and a way out: by the error of a run that ends, or by a line of one that
+/// could do it again.
+fn tells(said: &str, ended_well: bool, cause: &str) -> Result<()> {
+    const WAYS_OUT: [&str; 3] = ["; check ", ": free space ", "; output must be "];
+    let mut lines = said.lines().filter(|line| ended_well || line.starts_with("error: "));
+    let told = |line: &str| {
+        line.contains(cause) && line.contains("disk/run") && WAYS_OUT.iter().any(|words| line.contains(words))
+    };
+    ensure!(lines.any(told), "no line that tells of the fault, of its path and a way out:\n{said}");
+    ensure!(!said.contains("panicked"), "a panic:\n{said}");
     Ok(())
 }
 

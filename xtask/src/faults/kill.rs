@@ -1,5 +1,5 @@
 //! kill -9 of all ranks, at random moments and inside of saves.
-use crate::faults::desk::{Desk, Lab, Layout, acknowledged};
+use crate::faults::desk::{Lab, Layout, acknowledged};
 use crate::faults::resume;
 use crate::faults::trials::{Outcome, Random, Tally, Trials};
 use anyhow::{Result, ensure};
@@ -20,13 +20,15 @@ pub fn main(lab: &Lab, trials: &Trials) -> Result<Tally> {
 }
 
 fn trial(lab: &Lab, number: usize, random: &mut Random) -> Result<Outcome> {
-    let layout = Layout { processes: number.is_multiple_of(2) };
-    let aimed = number % 4 < 2;
+    let layout = Layout::of(number);
+    let aimed = number % 8 < 4;
     let desk = lab.desk(&number.to_string())?;
     let mut running = desk.start(desk.command(layout, &[]), "killed")?;
     if aimed {
-        let saves = random.below(8);
-        running.until("a save", || Ok(begun(&desk, 20 * (saves + 1))))?;
+        let step = 10 * (1 + random.below(16));
+        running.until("a save", || {
+            Ok(desk.drafts().iter().filter_map(|name| draft_of(name)).any(|begun| begun >= step))
+        })?;
         std::thread::sleep(random.moment(Duration::from_millis(3)));
     } else {
         std::thread::sleep(random.moment(Duration::from_millis(600)));
@@ -34,16 +36,16 @@ fn trial(lab: &Lab, number: usize, random: &mut Random) -> Result<Outcome> {
     running.kill()?;
 
     let acknowledged = acknowledged(&desk.said("killed")?);
-    let saving = desk.saving().is_some();
-    let from = resume::goes_on(lab, &desk, layout, acknowledged)?;
+    let saving = !desk.drafts().is_empty();
+    // Whoever it was, anyone may go on.
+    let from = resume::goes_on(lab, &desk, Layout::of(number / 8), acknowledged)?;
     resume::has_each_step_once(lab, &desk)?;
     desk.clear()?;
     let met = if saving { IN_A_SAVE } else { "outside" };
     Ok(vec![met.into(), resume::went(from, acknowledged).into()])
 }
 
-/// Whether the save of a step, or a later one, has begun.
-fn begun(desk: &Desk, step: u64) -> bool {
-    let number = |name: &String| name.split_once("step_")?.1.split('.').next()?.parse::<u64>().ok();
-    desk.names().iter().filter_map(number).any(|begun| begun >= step)
+/// The step of a draft.
+fn draft_of(name: &str) -> Option<u64> {
+    name.split_once('_')?.1.split('.').next()?.parse().ok()
 }

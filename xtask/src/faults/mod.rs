@@ -14,10 +14,10 @@ mod strace;
 mod trials;
 
 use crate::real_model;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use desk::Lab;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use trials::{Tally, Trials};
 
 /// Break trainings that are under way, and see that they go on as if nothing had happened
@@ -35,6 +35,9 @@ pub struct Args {
     /// What all that is random follows from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Break this program [default: the release build, which is made]
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     /// Only the fault of this number, as a failure names it
     #[arg(long, value_name = "NUMBER", requires = "kinds", conflicts_with = "count")]
     only: Option<usize>,
@@ -59,11 +62,11 @@ impl Kind {
 
     /// Why it cannot run here, if so.
     pub fn skipped(self) -> Option<String> {
-        match self {
+        process::lacks().or_else(|| match self {
             Kind::Kill => None,
             Kind::CrashPoints => strace::lacks(),
             Kind::Power | Kind::Disk => strace::lacks().or_else(mount::lacks),
-        }
+        })
     }
 
     fn run(self, lab: &Lab, trials: &Trials) -> Result<Tally> {
@@ -81,7 +84,11 @@ pub fn main(root: &Path, args: &Args) -> Result<()> {
     let absent: Vec<String> = kinds.iter().filter_map(|kind| kind.skipped()).collect();
     ensure!(absent.is_empty(), "{}; name the kinds that do not need it", absent.join("; "));
     let trials = Trials { count: args.count, seed: args.seed, only: args.only };
-    tallied(root, kinds, &trials)
+    let program = match &args.program {
+        Some(program) => program.canonicalize().with_context(|| format!("cannot find {}", program.display()))?,
+        None => real_model::build(root)?,
+    };
+    tallied(root, &program, kinds, &trials)
 }
 
 /// As part of the optional suites: few faults, the same in every run.
@@ -92,15 +99,14 @@ pub fn suite(root: &Path, kind: Kind) -> Result<()> {
         Kind::Power => 10,
         Kind::Disk => 60,
     };
-    tallied(root, &[kind], &Trials { count: Some(count), seed: 1, only: None })
+    tallied(root, &real_model::build(root)?, &[kind], &Trials { count: Some(count), seed: 1, only: None })
 }
 
-fn tallied(root: &Path, kinds: &[Kind], trials: &Trials) -> Result<()> {
-    let internevo = real_model::build(root)?;
+fn tallied(root: &Path, program: &Path, kinds: &[Kind], trials: &Trials) -> Result<()> {
     let mut failed = vec![];
     let mut table = vec![];
     for kind in kinds {
-        let lab = Lab::new(root, &internevo, kind.name())?;
+        let lab = Lab::new(root, program, kind.name())?;
         match kind.run(&lab, trials) {
             Ok(tally) if tally.failed == 0 => table.push(tally.to_string()),
             Ok(tally) => {

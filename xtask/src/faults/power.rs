@@ -32,12 +32,12 @@ pub fn main(lab: &Lab, trials: &Trials) -> Result<Tally> {
 }
 
 fn trial(lab: &Lab, empty: &Path, number: usize, random: &mut Random) -> Result<Outcome> {
-    let layout = Layout { processes: number % 4 > 1 };
-    let told = number.is_multiple_of(2);
+    let layout = Layout::of(number);
+    let told = number % 8 < 4;
     let (desk, mounted) = fresh(lab, empty, &number.to_string())?;
     let mut running = desk.start(desk.command(layout, &[]), "cut")?;
     if told {
-        let step = 20 * (1 + random.below(6));
+        let step = 10 * (1 + random.below(12));
         running.until("a saved checkpoint", || Ok(acknowledged(&desk.said("cut")?) >= step))?;
         std::thread::sleep(random.moment(Duration::from_millis(2)));
     } else {
@@ -54,7 +54,7 @@ fn trial(lab: &Lab, empty: &Path, number: usize, random: &mut Random) -> Result<
 /// The control: a program that flushes nothing, cut after it has told of its first save.
 fn loses(lab: &Lab, empty: &Path, number: usize) -> Result<bool> {
     let (desk, mounted) = fresh(lab, empty, &format!("control-{number}"))?;
-    let program = desk.command(Layout { processes: false }, &[]);
+    let program = desk.command(Layout::of(0), &[]);
     let mut running = desk.start(strace::broken(&program, NEVER_FLUSHED, "retval=0", "1+"), "cut")?;
     running.until("a saved checkpoint", || Ok(acknowledged(&desk.said("cut")?) > 0))?;
     let (mounted, acknowledged) = cut(&desk, running, mounted)?;

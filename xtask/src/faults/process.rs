@@ -11,6 +11,17 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 pub const SIGKILL: i32 = 9;
 
+/// Why the ranks of a training cannot be found here, if so.
+pub fn lacks() -> Option<String> {
+    let own = children(std::process::id());
+    (!own.exists()).then(|| format!("no {}, which tells the processes of a training", own.display()))
+}
+
+/// Where Linux tells them.
+fn children(pid: u32) -> PathBuf {
+    format!("/proc/{pid}/task/{pid}/children").into()
+}
+
 pub struct Process {
     child: Child,
     stderr: PathBuf,
@@ -79,10 +90,10 @@ impl Process {
     /// The process, and those it has started.
     fn pids(&self) -> Result<Vec<u32>> {
         let own = self.child.id();
-        let path = format!("/proc/{own}/task/{own}/children");
-        let children = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let children = children.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>();
-        Ok(std::iter::once(own).chain(children.with_context(|| format!("{path} is no list of processes"))?).collect())
+        let path = children(own);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let pids = std::iter::once(Ok(own)).chain(text.split_whitespace().map(str::parse)).collect::<Result<_, _>>();
+        pids.with_context(|| format!("{} is no list of processes", path.display()))
     }
 }
 

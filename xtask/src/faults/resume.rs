@@ -16,6 +16,10 @@ pub fn goes_on(lab: &Lab, desk: &Desk, layout: Layout, acknowledged: u64) -> Res
         "step {acknowledged} was said to be saved, and of the checkpoints there are only {:?}",
         desk.names()
     );
+    if published > 0 {
+        verify(desk)?;
+    }
+    let drafts = desk.drafts();
     // A row is known by its times.
     let before: HashSet<String> = rows::lines(&desk.metrics())?.into_iter().collect();
     let mut running = desk.start(desk.command(layout, &["--resume"]), "resumed")?;
@@ -34,7 +38,17 @@ pub fn goes_on(lab: &Lab, desk: &Desk, layout: Layout, acknowledged: u64) -> Res
         "step {published} is published and does not load: the run goes on with step {first}\n{said}"
     );
     rows::compare(&new, first, &lab.reference).with_context(|| format!("resumed from step {published}"))?;
+    let left: Vec<String> = desk.drafts().into_iter().filter(|name| drafts.contains(name)).collect();
+    ensure!(left.is_empty(), "what the run was writing when it died is still there: {left:?}");
     Ok(published)
+}
+
+/// All checkpoints that are there are whole.
+fn verify(desk: &Desk) -> Result<()> {
+    let out = desk.internevo(&["checkpoint", "verify", "disk/run"]).output().context("internevo does not start")?;
+    let said = [out.stdout, out.stderr].concat();
+    ensure!(out.status.success(), "a published checkpoint does not verify: {}", String::from_utf8_lossy(&said));
+    Ok(())
 }
 
 /// What to call that, where `acknowledged` was the last that the run had told of.

@@ -8,6 +8,25 @@ use std::process::Command;
 /// The step of the checkpoint that is there before.
 pub const BEFORE: u64 = 20;
 
+/// By which a disk is changed.
+const SYSCALLS: &[&str] = &[
+    "openat",
+    "write",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "fallocate",
+    "ftruncate",
+    "mkdir",
+    "mkdirat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+];
+
 pub struct Saves<'a> {
     lab: &'a Lab,
     pub layout: Layout,
@@ -18,21 +37,27 @@ pub struct Saves<'a> {
     pub points: Vec<Point>,
 }
 
+/// In the background, and while training waits.
+pub fn both(lab: &Lab, keep: usize) -> Result<[Saves<'_>; 2]> {
+    Ok([Saves::new(lab, Layout::of(0), keep)?, Saves::new(lab, Layout::of(1), keep)?])
+}
+
 impl Saves<'_> {
-    /// Sees once which of `syscalls` the saves of this layout call.
-    pub fn new<'a>(lab: &'a Lab, layout: Layout, keep: usize, syscalls: &[&str]) -> Result<Saves<'a>> {
-        let base = lab.desk("before")?;
+    /// Sees once what the saves of this layout call.
+    fn new(lab: &Lab, layout: Layout, keep: usize) -> Result<Saves<'_>> {
+        let name = if layout.background { "background" } else { "waiting" };
+        let base = lab.desk(&format!("{name}-before"))?;
         let first = base.command(layout, &["--set", &format!("train.steps={BEFORE}")]);
         let (status, said) = base.start(first, "first")?.end()?;
         ensure!(status.success(), "the run to step {BEFORE} fails: {said}");
         let mut saves = Saves { lab, layout, keep: format!("checkpoint.keep_last={keep}"), base, points: vec![] };
 
-        let desk = saves.desk("seen")?;
+        let desk = saves.desk(&format!("{name}-seen"))?;
         let trace = desk.path("trace");
-        let (status, said) = desk.start(strace::traced(&saves.command(&desk), syscalls, &trace), "seen")?.end()?;
+        let (status, said) = desk.start(strace::traced(&saves.command(&desk), SYSCALLS, &trace), "seen")?.end()?;
         ensure!(status.success(), "the run under strace fails: {said}");
         let trace = fs::read_to_string(&trace).with_context(|| format!("cannot read {}", trace.display()))?;
-        saves.points = strace::points(&trace, ["mkdir", ".tmp"], "\"saved");
+        saves.points = strace::points(&trace);
         ensure!(saves.points.len() > 20, "a save has only these calls: {:?}", saves.points);
         Ok(saves)
     }

@@ -16,11 +16,11 @@ pub struct Point {
     pub ordinal: usize,
 }
 
-/// The program with these calls written to `trace`, those of a processor that does not have them left out.
+/// The program with these calls and the paths of their files written to `trace`. Not every processor has all of them.
 pub fn traced(program: &Command, syscalls: &[&str], trace: &Path) -> Command {
     let known: Vec<String> = syscalls.iter().map(|name| format!("?{name}")).collect();
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-s", "200", "-e", &format!("trace={}", known.join(","))]).arg("-o").arg(trace);
+    strace.args(["-f", "-y", "-s", "200", "-e", &format!("trace={}", known.join(","))]).arg("-o").arg(trace);
     under(strace, program)
 }
 
@@ -41,9 +41,11 @@ fn under(mut strace: Command, program: &Command) -> Command {
     strace
 }
 
-/// The calls of saves, between what says `begins` and what says `ends`, that strace can break: the first, of all threads,
-/// with that name and number. A call that several saves have is taken of one.
-pub fn points(trace: &str, begins: [&str; 2], ends: &str) -> Vec<Point> {
+/// The calls of saves on files of checkpoints that strace can break: the first, of all threads, with that name and number.
+/// A call that several saves have is taken of one.
+pub fn points(trace: &str) -> Vec<Point> {
+    let begins = |line: &str| line.contains("mkdir") && line.contains(".tmp");
+    let ends = |line: &str| line.contains("\"saved ");
     let (mut calls, mut calls_of_save) = (HashMap::new(), HashMap::new());
     let (mut come_to, mut broken) = (HashSet::new(), HashSet::new());
     let (mut saving, mut points) = (false, vec![]);
@@ -51,17 +53,18 @@ pub fn points(trace: &str, begins: [&str; 2], ends: &str) -> Vec<Point> {
         let Some((thread, syscall)) = entered(line) else { continue };
         let ordinal = next(&mut calls, (thread, syscall));
         let first = come_to.insert((syscall, ordinal));
-        if !saving && begins.iter().all(|word| line.contains(word)) {
+        if !saving && begins(line) {
             saving = true;
             calls_of_save.clear();
         }
         if saving {
             let place = (thread, syscall, next(&mut calls_of_save, (thread, syscall)));
-            // What is told to a person goes to no disk.
-            if first && broken.insert(place) && !line.contains(" write(2,") {
+            // What is told to a person names them, too.
+            let on_disk = line.contains("/checkpoints") && !line.contains("(2<");
+            if on_disk && first && broken.insert(place) {
                 points.push(Point { syscall: syscall.into(), ordinal });
             }
-            saving = !line.contains(ends);
+            saving = !ends(line);
         }
     }
     points
@@ -83,26 +86,25 @@ fn entered(line: &str) -> Option<(&str, &str)> {
 
 #[test]
 fn points_are_counted_by_thread_and_name() {
-    let trace = r#"7   write(2, "on CPU", 6) = 6
-7   mkdir("disk/step_22.tmp", 0777) = 0
-8   write(5, "x", 1 <unfinished ...>
-7   write(6, "y", 1) = 1
+    let trace = r#"7   write(2</x.err>, "on CPU", 6) = 6
+7   mkdir("run/checkpoints/step_22.tmp-1", 0777) = 0
+8   write(5</run/checkpoints/step_22.tmp-1/config.json>, "x", 1 <unfinished ...>
+7   write(6</run/metrics.jsonl>, "y", 1) = 1
 8   <... write resumed>) = 1
-8   write(5, "z", 1) = 1
-7   fsync(6) = 0
+8   write(5</run/checkpoints/step_22.tmp-1/config.json>, "z", 1) = 1
+8   write(5</run/checkpoints/step_22.tmp-1/config.json>, "z", 1) = 1
+7   fsync(6</run/checkpoints>) = 0
 7   --- SIGCHLD {si_signo=SIGCHLD} ---
-7   write(2, "saved disk/step_22", 18) = 18
-7   fsync(6) = 0
-9   pwrite64(3, "x", 1, 0) = 1
-7   mkdir("disk/step_24.tmp", 0777) = 0
-8   pwrite64(3, "x", 1, 0) = 1
-8   pwrite64(3, "y", 1, 0) = 1
-7   write(2, "saved disk/step_24", 18) = 18
+7   write(2</x.err>, "saved run/checkpoints/step_22 in 1 s", 18) = 18
+7   fsync(6</run/checkpoints>) = 0
+9   pwrite64(3</run/checkpoints/x>, "x", 1, 0) = 1
+7   mkdir("run/checkpoints/step_24.tmp-2", 0777) = 0
+8   pwrite64(3</run/checkpoints/x>, "x", 1, 0) = 1
+8   pwrite64(3</run/checkpoints/x>, "y", 1, 0) = 1
+7   write(2</x.err>, "saved run/checkpoints/step_24 in 1 s", 18) = 18
 8   +++ exited with 0 +++
 "#;
     let point = |syscall: &str, ordinal| Point { syscall: syscall.into(), ordinal };
-    assert_eq!(
-        points(trace, ["mkdir", ".tmp"], "\"saved"),
-        [point("mkdir", 1), point("write", 2), point("fsync", 1), point("pwrite64", 2)]
-    );
+    // Not the second mkdir, which is the first of a save again.
+    assert_eq!(points(trace), [point("mkdir", 1), point("write", 3), point("fsync", 1), point("pwrite64", 2)]);
 }
