@@ -46,15 +46,18 @@ pub(crate) fn create(path: &Path) -> Result<()> {
     fs::create_dir(path).map_err(CheckpointError::io("create", path))
 }
 
-/// Makes the folder that `path` lies in, and those above it.
-pub(crate) fn create_parents(path: &Path) -> Result<()> {
-    let parent = parent(path);
-    if exists(parent)? {
-        return Ok(());
+/// Makes a folder and those above it, as far as they are not there.
+pub(crate) fn create_all(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => sync(parent(path)),
+        Err(_) if path.is_dir() => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound && parent(path) != path => {
+            create_all(parent(path))?;
+            create(path)?;
+            sync(parent(path))
+        }
+        Err(e) => Err(CheckpointError::io("create", path)(e)),
     }
-    create_parents(parent)?;
-    create(parent)?;
-    sync(self::parent(parent))
 }
 
 /// Removes a folder, if there is one.

@@ -35,6 +35,11 @@ pub struct Found {
     pub path: PathBuf,
 }
 
+/// Makes a folder and those above it that are not there; they survive a power cut.
+pub fn create_folder(path: &Path) -> Result<()> {
+    disk::create_all(path)
+}
+
 /// In the order of steps. A folder that does not exist yet has none.
 pub fn list(checkpoints: &Path) -> Result<Vec<Found>> {
     named(checkpoints, |rest| rest.is_empty())

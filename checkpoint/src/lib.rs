@@ -39,7 +39,7 @@ mod writer;
 mod written;
 
 pub use error::CheckpointError;
-pub use folder::{Found, Keep, Kind, list, newest, prune, rewind};
+pub use folder::{Found, Keep, Kind, create_folder, list, newest, prune, rewind};
 pub use hf::HfDir;
 pub use inspect::{Inspection, TensorRow, inspect};
 pub use save::Save;

@@ -135,7 +135,7 @@ struct Draft(PathBuf);
 impl Draft {
     /// Where there is room for so many bytes.
     fn create(dir: &Path, bytes: u64) -> Result<Draft> {
-        disk::create_parents(dir)?;
+        disk::create_all(disk::parent(dir))?;
         let free = disk::free(disk::parent(dir))?;
         if free < bytes {
             let cause = std::io::Error::other(format!("only {free} bytes are free there"));

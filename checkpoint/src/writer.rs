@@ -10,6 +10,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -73,7 +74,10 @@ impl Writer {
         let (path, file) = &self.files[place.file];
         if file.get().is_none() {
             let opened = File::options().read(true).write(true).open(path);
-            let opened = opened.map_err(|cause| CheckpointError::NotShared { path: path.into(), cause })?;
+            let opened = opened.map_err(|cause| match cause.kind() {
+                ErrorKind::NotFound => CheckpointError::NotShared { path: path.into(), cause },
+                _ => CheckpointError::io("open", path)(cause),
+            })?;
             file.get_or_init(|| opened);
         }
         Ok((path, file.get().expect("it was opened")))

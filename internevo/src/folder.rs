@@ -57,7 +57,7 @@ impl RunFolder {
     /// `resume`: it was asked for, or the job has been started again.
     pub fn open(config: &RunConfig, resume: bool, fresh: bool) -> Result<(RunFolder, Start)> {
         let path = config.folder();
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        checkpoint::create_folder(&path)?;
         let folder = RunFolder { _lock: Some(lock(&path)?), path, fresh };
         let start = folder.start(config, resume)?;
         Ok((folder, start))
