@@ -164,7 +164,7 @@ fn go_on(model: &str, pairs: &[(usize, usize)]) {
             assert!(there == here, "{model} {moved}: {file} is not what was read");
         }
         let [moved_rows, rows] = [&moved, a.name].map(|run| rows_after(&desk, run, BEFORE + 1));
-        assert_eq!(rows.len(), 20);
+        assert_eq!(rows.len(), 20, "{moved}");
         // Ends of a pipeline that share a matrix add its gradients in another order.
         if a.sums == b.sums && model != TIED {
             assert!(moved_rows == rows, "{model} {moved}: other bits than its twin");
@@ -175,6 +175,25 @@ fn go_on(model: &str, pairs: &[(usize, usize)]) {
         }
         near(&moved_rows, &rows, &format!("{model} {moved}"));
     });
+}
+
+/// With `train.reproducible` all sums follow one tree, whoever makes them (docs/layouts.md).
+#[test]
+fn a_reproducible_run_moves_again_and_again_and_has_the_bits_of_one_rank() {
+    let desk = desk();
+    let train = |layout: &Layout, name: &str, steps: usize, more: &str| {
+        let set = "--set train.reproducible=4 --set lr_schedule.kind=constant";
+        layout.train(&desk, &format!("--set name={name} --set train.steps={steps} {set} {more}"));
+    };
+    let stops: Vec<&Layout> = LAYOUTS.iter().filter(|layout| !layout.sums.contains("tensor")).collect();
+    assert!(stops.len() >= 6);
+    for (i, layout) in stops.iter().enumerate() {
+        train(layout, "moves", 2 * (i + 1), "--resume");
+    }
+    let steps = 2 * stops.len();
+    train(&LAYOUTS[0], "stays", steps, "");
+    assert!(desk.results("moves") == desk.results("stays"));
+    assert!(desk.state("moves", steps as u64) == desk.state("stays", steps as u64));
 }
 
 fn copy_checkpoint(desk: &Desk, from: &str, step: u64, to: &str) {
@@ -213,6 +232,7 @@ fn rows_after(desk: &Desk, run: &str, step: u64) -> Vec<Value> {
 
 /// By docs/layouts.md a loss strays by 2e-6 from one rank's, and norms in exec/tests/table.rs by ten times that. Here both stray.
 fn near(moved: &[Value], stayed: &[Value], what: &str) {
+    assert_eq!(moved.len(), stayed.len(), "{what}");
     for (a, b) in moved.iter().zip(stayed) {
         for (key, tolerance) in [("loss", 4e-6), ("grad_norm", 4e-5), ("step", 0.0), ("lr", 0.0), ("tokens", 0.0)] {
             let [x, y] = [a, b].map(|row| row[key].as_f64().unwrap());
