@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const RUN: &str = "name = \"run\"\nthreads = 1\n[model]\nfamily = \"llama\"\nvocab_size = 211\nhidden_size = 16\nnum_hidden_layers = 4\n\
     num_attention_heads = 4\nnum_key_value_heads = 2\nintermediate_size = 24\n[data]\nkind = \"random\"\nseq_len = 32\n\
-    micro_batch_size = 1\n[metrics]\ntensorboard = false\n[checkpoint]\nkeep_last = 99\n";
+    micro_batch_size = 1\n[optimizer]\nlr = 1e-2\n[metrics]\ntensorboard = false\n[checkpoint]\nkeep_last = 99\n";
 
 struct Layout {
     name: &'static str,
@@ -230,11 +230,11 @@ fn rows_after(desk: &Desk, run: &str, step: u64) -> Vec<Value> {
     desk.results(run).into_iter().filter(|row| row["step"].as_u64().unwrap() > step).collect()
 }
 
-/// By docs/layouts.md a loss strays by 2e-6 from one rank's, and norms in exec/tests/table.rs by ten times that. Here both stray.
+/// As far as docs/layouts.md lets layouts differ that are no twins.
 fn near(moved: &[Value], stayed: &[Value], what: &str) {
     assert_eq!(moved.len(), stayed.len(), "{what}");
     for (a, b) in moved.iter().zip(stayed) {
-        for (key, tolerance) in [("loss", 4e-6), ("grad_norm", 4e-5), ("step", 0.0), ("lr", 0.0), ("tokens", 0.0)] {
+        for (key, tolerance) in [("loss", 2e-6), ("grad_norm", 2e-6), ("step", 0.0), ("lr", 0.0), ("tokens", 0.0)] {
             let [x, y] = [a, b].map(|row| row[key].as_f64().unwrap());
             assert!((x - y).abs() <= tolerance * y.abs(), "{what}: step {}: {key} {x}, {y} without a move", b["step"]);
         }
