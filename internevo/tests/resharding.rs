@@ -4,7 +4,7 @@
 mod common;
 use common::{Desk, stories};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -138,8 +138,8 @@ fn tied_embeddings_and_normalised_heads_move() {
 #[test]
 #[ignore = "takes minutes: all pairs"]
 fn every_layout_goes_on_with_what_any_other_saved() {
-    let all: Vec<_> = (0..LAYOUTS.len()).flat_map(|a| (0..LAYOUTS.len()).map(move |b| (a, b))).collect();
-    let all: Vec<_> = all.into_iter().filter(|(a, b)| a != b).collect();
+    let from = |a| (0..LAYOUTS.len()).filter(move |b| a != *b).map(move |b| (a, b));
+    let all: Vec<_> = (0..LAYOUTS.len()).flat_map(from).collect();
     for model in ["", TIED, NORM_HEAD] {
         go_on(model, &all);
     }
@@ -152,26 +152,21 @@ fn go_on(model: &str, pairs: &[(usize, usize)]) {
         let schedule = format!("--set train.steps={STEPS} --set train.skip_batches=\"{BEFORE}\"");
         layout.train(&desk, &format!("--set name={name} {model} {schedule} --set checkpoint.every={every} {more}"));
     };
-    let stay: Vec<&Layout> =
-        (0..LAYOUTS.len()).filter(|i| pairs.iter().any(|(a, _)| a == i)).map(|i| &LAYOUTS[i]).collect();
-    side_by_side(&stay, |layout| train(layout, layout.name, BEFORE, ""));
+    let stay: BTreeSet<usize> = pairs.iter().map(|(a, _)| *a).collect();
+    side_by_side(&Vec::from_iter(stay), |a| train(&LAYOUTS[*a], LAYOUTS[*a].name, BEFORE, ""));
     side_by_side(pairs, |(a, b)| {
         let (a, b) = (&LAYOUTS[*a], &LAYOUTS[*b]);
         let moved = format!("{}_to_{}", a.name, b.name);
         copy_checkpoint(&desk, a.name, BEFORE, &moved);
         train(b, &moved, BEFORE + 1, "--resume");
-        for (file, there, here) in files(&desk, a.name, BEFORE, &moved, BEFORE + 1) {
-            assert!(there == here, "{model} {moved}: {file} is not what was read");
-        }
+        let same = saved(&desk, a.name, BEFORE) == saved(&desk, &moved, BEFORE + 1);
+        assert!(same, "{model} {moved}: what is saved is not what was read");
         let [moved_rows, rows] = [&moved, a.name].map(|run| rows_after(&desk, run, BEFORE + 1));
         assert_eq!(rows.len(), 20, "{moved}");
         // Ends of a pipeline that share a matrix add its gradients in another order.
         if a.sums == b.sums && model != TIED {
             assert!(moved_rows == rows, "{model} {moved}: other bits than its twin");
-            assert!(
-                desk.state(&moved, STEPS) == desk.state(a.name, STEPS),
-                "{model} {moved}: other bits than its twin"
-            );
+            assert!(saved(&desk, &moved, STEPS) == saved(&desk, a.name, STEPS), "{model} {moved}: another end");
         }
         near(&moved_rows, &rows, &format!("{model} {moved}"));
     });
@@ -207,23 +202,13 @@ fn copy_checkpoint(desk: &Desk, from: &str, step: u64, to: &str) {
     }
 }
 
-/// Weights and optimizer state of two checkpoints: bytes, and what the manifests say of them.
-fn files(
-    desk: &Desk,
-    a: &str,
-    a_step: u64,
-    b: &str,
-    b_step: u64,
-) -> Vec<(&'static str, (Vec<u8>, Value), (Vec<u8>, Value))> {
-    let of = |run: &str, step: u64, file: &str| {
-        let at = format!("runs/{run}/checkpoints/step_{step}");
-        let manifest: Value = serde_json::from_str(&desk.text(&format!("{at}/training/manifest.json"))).unwrap();
-        let entry = manifest["files"][file].clone();
-        assert!(entry["tensors"].is_object(), "{file}: the manifest has its checksums");
-        (desk.read(&format!("{at}/{file}")), entry)
-    };
-    let files = ["model.safetensors", "training/optimizer.safetensors"];
-    files.map(|file| (file, of(a, a_step, file), of(b, b_step, file))).into()
+/// Weights and optimizer state of a checkpoint: bytes, and what the manifest says of them.
+fn saved(desk: &Desk, run: &str, step: u64) -> ([Vec<u8>; 2], [Value; 2]) {
+    let manifest = desk.text(&format!("runs/{run}/checkpoints/step_{step}/training/manifest.json"));
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let entries = ["model.safetensors", "training/optimizer.safetensors"].map(|file| manifest["files"][file].clone());
+    assert!(entries.iter().all(|entry| entry["tensors"].is_object()), "{run}: checksums of {entries:?}");
+    (desk.state(run, step), entries)
 }
 
 fn rows_after(desk: &Desk, run: &str, step: u64) -> Vec<Value> {
@@ -265,11 +250,8 @@ fn a_run_that_was_stopped_goes_on_as_if_it_had_not_been() {
 #[test]
 #[ignore = "takes minutes: every layout, step and way to save"]
 fn every_run_that_was_stopped_goes_on_as_if_it_had_not_been() {
-    resume(
-        &(0..LAYOUTS.len())
-            .flat_map(|i| [true, false].map(|background| (i, background, &SAVED[..])))
-            .collect::<Vec<_>>(),
-    );
+    let both = |i| [true, false].map(|background| (i, background, &SAVED[..]));
+    resume(&(0..LAYOUTS.len()).flat_map(both).collect::<Vec<_>>());
 }
 
 /// Number of a layout, `checkpoint.background`, and the steps after which it stops, the last first.
@@ -281,22 +263,16 @@ fn resume(cases: &[(usize, bool, &[u64])]) {
         let (layout, more) = (&LAYOUTS[*i], MORE[i % MORE.len()]);
         let [whole, run] = ["whole", "stopped"].map(|name| format!("{name}_{}_{background}", layout.name));
         let train = |name: &str, own: &str| {
-            layout.train(
-                &desk,
-                &format!(
-                    "--set name={name} --set train.steps={LAST} --set checkpoint.background={background} {more} {own}"
-                ),
-            );
+            let set = format!("--set train.steps={LAST} --set checkpoint.background={background} {more}");
+            layout.train(&desk, &format!("--set name={name} {set} {own}"));
         };
         // Nothing is saved but the end.
         train(&whole, "");
         let rows = desk.results(&whole);
         if more == F16 {
             let skipped: Vec<&Value> = rows.iter().map(|row| &row["skipped"]).collect();
-            assert!(
-                [true, false].iter().all(|s| skipped.contains(&&Value::from(*s))),
-                "the scale goes up and down: {rows:?}"
-            );
+            let both = [true, false].iter().all(|s| skipped.contains(&&Value::from(*s)));
+            assert!(both, "the scale goes up and down: {rows:?}");
         }
         train(&run, "--set checkpoint.every=1");
         for stop in *stops {
@@ -306,9 +282,8 @@ fn resume(cases: &[(usize, bool, &[u64])]) {
             }
             train(&run, "--set checkpoint.every=1 --resume");
             assert!(desk.results(&run) == rows, "{} {more}: other rows after a stop at {stop}", layout.name);
-            for (file, there, here) in files(&desk, &whole, LAST, &run, LAST) {
-                assert!(there == here, "{} {more}: {file} after a stop at {stop}", layout.name);
-            }
+            let same = saved(&desk, &run, LAST) == saved(&desk, &whole, LAST);
+            assert!(same, "{} {more}: another end after a stop at {stop}", layout.name);
         }
     });
 }
@@ -319,14 +294,13 @@ fn resume(cases: &[(usize, bool, &[u64])]) {
 #[test]
 fn a_load_in_another_layout_needs_no_memory_but_that_of_the_state() {
     const BIG: &str = "--set model.vocab_size=8000 --set model.hidden_size=512 --set model.num_hidden_layers=8 \
-        --set model.num_attention_heads=8 --set model.num_key_value_heads=8 --set model.intermediate_size=1408 --set train.global_batch_size=2";
-    const SMALL: &str = "--set train.global_batch_size=2";
+        --set model.num_attention_heads=8 --set model.num_key_value_heads=8 --set model.intermediate_size=1408";
+    const BATCH: &str = "--set train.global_batch_size=2";
     const LARGEST: u64 = 8000 * 512 * 4;
     let desk = desk();
-    for (name, model) in [("big", BIG), ("small", SMALL)] {
-        desk.ok(&format!(
-            "train run.toml --ranks 2 --set parallel.tensor.size=2 --set train.steps=1 --set name={name} {model}"
-        ));
+    for (name, model) in [("big", BIG), ("small", "")] {
+        let set = format!("--set parallel.tensor.size=2 --set train.steps=1 {BATCH}");
+        desk.ok(&format!("train run.toml --ranks 2 {set} --set name={name} {model}"));
     }
     for (ranks, layout) in [
         (1, ""),
@@ -336,22 +310,18 @@ fn a_load_in_another_layout_needs_no_memory_but_that_of_the_state() {
     ] {
         // A batch that is left out touches no gradients and activations, which would hide a load's waste.
         let set = "--set train.steps=2 --set train.skip_batches=\"1\" --set checkpoint.enabled=false";
+        let set = format!("{layout} {set} {BATCH}");
         let peak = |name: &str, model: &str| {
-            peak(&desk, ranks, &format!("train run.toml --set name={name} {layout} --resume {model} {set}"))
+            peak(&desk, ranks, &format!("train run.toml --set name={name} --resume {model} {set}"))
         };
-        let memory = &desk.json(&format!("plan run.toml --ranks {ranks} {layout} {BIG} {set} --json"))["memory_bytes"];
+        let memory = &desk.json(&format!("plan run.toml --ranks {ranks} {BIG} {set} --json"))["memory_bytes"];
         let state: u64 = ["parameters", "optimizer"].iter().map(|kind| memory[kind].as_u64().unwrap()).sum();
-        let (big, program) = (peak("big", BIG), peak("small", SMALL));
+        let (big, program) = (peak("big", BIG), peak("small", ""));
         let mib = |bytes: u64| bytes >> 20;
-        println!("{ranks} ranks {layout}: peak {} MiB: state {}, program {}", mib(big), mib(state), mib(program));
-        assert!(
-            big <= state + LARGEST + program,
-            "{layout}: peak {} MiB, state {}, program {}",
-            mib(big),
-            mib(state),
-            mib(program)
-        );
-        assert!(big >= state, "{layout}: it was the state that was loaded");
+        let said = format!("{set}: peak {} MiB, state {}, program {}", mib(big), mib(state), mib(program));
+        println!("{said}");
+        assert!(big <= state + LARGEST + program, "{said}");
+        assert!(big >= state, "it was the state that was loaded: {said}");
     }
 }
 
