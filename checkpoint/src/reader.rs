@@ -163,11 +163,12 @@ impl Reader {
     /// Bytes `at ..` of a tensor.
     fn fill(&self, entry: &Entry, at: usize, out: &mut [u8]) -> Result<()> {
         let (path, file) = &self.files[entry.file];
-        let next = (at + out.len()) as u64;
-        if out.len() >= AHEAD && next < entry.bytes {
-            // While this piece is worked on the disk reads the next; where it cannot be asked to it will not.
-            let len = NonZero::new((entry.bytes - next).min(out.len() as u64));
-            let _ = fadvise(file, entry.at + next, len, Advice::WillNeed);
+        if out.len() >= AHEAD {
+            // All at once, and what comes next while this is worked on: the system alone asks for 128 KiB, and waits. Where it
+            // cannot be told it will.
+            let (next, len) = ((at + out.len()) as u64, out.len() as u64);
+            let following = if next < entry.bytes { len.min(entry.bytes - next) } else { len };
+            let _ = fadvise(file, entry.at + at as u64, NonZero::new(len + following), Advice::WillNeed);
         }
         file.read_exact_at(out, entry.at + at as u64).map_err(CheckpointError::io("read", path))
     }

@@ -149,8 +149,9 @@ pub fn put_params(rank: &mut Rank, from: &mut dyn Source) -> Result<()> {
 
 /// Its optimizer's running means.
 fn put_moments(rank: &mut Rank, from: &mut dyn Source) -> Result<()> {
-    for (part, whole) in rank.parts() {
-        for states in &STATES[1..] {
+    // In the order of the file.
+    for states in &STATES[1..] {
+        for (part, whole) in rank.parts() {
             fill(rank, *states, &part, &whole, rank.stepped(&part), from)?;
         }
     }
