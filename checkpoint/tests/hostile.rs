@@ -68,6 +68,14 @@ fn config() {
         });
         contains(&text, &["config.json", &format!("{key} is missing")]);
     }
+    // A piece of a tensor for each head.
+    let heads = refusal("internlm2_gqa", |dir| {
+        edit_json(&dir.join("config.json"), |c| {
+            (c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]) =
+                (json!(1 << 30), json!(1 << 30), json!(2));
+        })
+    });
+    contains(&heads, &["config.json", "rows, but their files have only"]);
     // All at once, and what is switched off is no obstacle.
     let two = refusal("llama_mha", |dir| {
         edit_json(&dir.join("config.json"), |c| (c["mlp_bias"], c["hidden_act"]) = (json!(1), json!("relu")))
