@@ -56,7 +56,9 @@ impl Tensors {
             entry
         };
         let changed = match numbers.below(9) {
-            0 => entry_of("dtype", json!(numbers.pick(&["F32", "F16", "BF16", "F64", "I8", "BOOL", "F4", "U64"]))),
+            0 => {
+                entry_of("dtype", json!(numbers.pick(&["F32", "F16", "BF16", "F64", "I32", "I8", "BOOL", "F4", "U64"])))
+            }
             1 => entry_of("shape", json!([])),
             2 => entry_of("shape", json!([0, usize::MAX, usize::MAX])),
             3 => entry_of("shape", huge()),
@@ -82,6 +84,12 @@ impl Tensors {
             (0..count).map(|i| (format!("t{i}"), json!({"dtype": "F32", "shape": [0], "data_offsets": [at, at]})));
         self.header.as_object_mut().expect("a header is an object").extend(empty);
     }
+}
+
+/// The header of a file and the length before it, as far as they are there.
+pub fn of(file: &[u8]) -> &[u8] {
+    let len = file.first_chunk().map_or(0, |len| u64::from_le_bytes(*len));
+    &file[..file.len().min(len.saturating_add(8).try_into().unwrap_or(usize::MAX))]
 }
 
 fn joined(header: &[u8], data: &[u8]) -> Vec<u8> {

@@ -4,6 +4,10 @@
 pub struct Numbers(u64);
 
 impl Numbers {
+    pub fn from(state: u64) -> Numbers {
+        Numbers(state)
+    }
+
     /// Those of one input: it can be made again without the inputs before it.
     pub fn of(seed: u64, number: u64) -> Numbers {
         let start = Numbers(seed).next();

@@ -1,9 +1,9 @@
 //! Directories of models and checkpoints: shape, weights in one file or several, training state.
 use super::super::headers::Tensors;
 use super::super::numbers::Numbers;
-use super::super::{json, text};
+use super::super::{bytes, headers, json, text};
 use super::{Reader, golden, of_json, read, write};
-use checkpoint::{HfDir, Part, Save, Training};
+use checkpoint::{HfDir, Part, Save, Told, Training, inspect, verify};
 use model::{Decoder, models};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -119,24 +119,81 @@ fn opens(folder: &Path) -> bool {
     all.iter().all(|spec| opened.read(&spec.name, 0, &mut vec![0.0; spec.len()]).is_ok())
 }
 
-/// A checkpoint of a run, as it is saved.
+/// A checkpoint of a run, as it is saved; mostly with a manifest that lists what is damaged as if it had been written so, so
+/// that more than the manifest looks at it.
 pub fn training(folder: &Path) -> Reader {
     let dir = folder.join("step_2");
     let decoder = save(&dir);
-    let files = ["training/optimizer.safetensors", "training/state.json"].map(|file| dir.join(file));
-    let (optimizer, state) = (Tensors::of(&read(&files[0])), read(&files[1]));
+    let files = [OPTIMIZER, STATE].map(|file| dir.join(file));
+    let (optimizer, state, manifest) = (Tensors::of(&read(&files[0])), read(&files[1]), manifest_of(&dir));
     let good: Vec<Value> = vec![serde_json::from_slice(&state).expect("a good state")];
     assert!(resumes(&dir, &decoder), "a good checkpoint is refused");
     Box::new(move |numbers| {
-        let (mut bytes, mut text) = (optimizer.file(), state.clone());
+        let (mut bytes, mut text, mut manifest) = (optimizer.file(), state.clone(), manifest.clone());
         match numbers.below(4) {
             0 => text = json::damaged(numbers, &good),
             _ => bytes = optimizer.damaged(numbers),
         }
+        if !numbers.once_in(8) {
+            list(&mut manifest, OPTIMIZER, &bytes, headers::of(&bytes));
+            list(&mut manifest, STATE, &text, &text);
+        }
         write(&files[0], bytes);
         write(&files[1], text);
+        write(&dir.join(MANIFEST), summed(&manifest));
         resumes(&dir, &decoder)
     })
+}
+
+const OPTIMIZER: &str = "training/optimizer.safetensors";
+const STATE: &str = "training/state.json";
+const MANIFEST: &str = "training/manifest.json";
+
+fn list(manifest: &mut Value, file: &str, bytes: &[u8], of: &[u8]) {
+    let entry = &mut manifest["files"][file];
+    (entry["bytes"], entry["sum"]) = (bytes.len().into(), format!("{:016x}", sum(of)).into());
+}
+
+/// What a checkpoint consists of, damaged and then summed again: whoever means it can.
+pub fn manifest(folder: &Path) -> Reader {
+    let dir = folder.join("step_2");
+    let decoder = save(&dir);
+    let (file, good) = (dir.join(MANIFEST), vec![manifest_of(&dir)]);
+    let clean = read(&file);
+    write(&file, summed(&good[0]));
+    assert!(resumes(&dir, &decoder), "a good manifest is refused");
+    Box::new(move |numbers| {
+        let damaged = match numbers.below(4) {
+            0 => bytes::damaged(numbers, &clean, std::slice::from_ref(&clean)),
+            _ => {
+                let mut value = good[0].clone();
+                (0..numbers.count(6)).for_each(|_| json::change(numbers, &mut value, &good));
+                summed(&value).into()
+            }
+        };
+        write(&file, damaged);
+        resumes(&dir, &decoder)
+    })
+}
+
+/// Without its last line, the checksum.
+fn manifest_of(dir: &Path) -> Value {
+    let mut manifest: Value = serde_json::from_slice(&read(&dir.join(MANIFEST))).expect("a good manifest");
+    manifest.as_object_mut().expect("an object").remove("sum").expect("a manifest has a checksum");
+    manifest
+}
+
+/// With a checksum that fits.
+fn summed(manifest: &Value) -> String {
+    let text = format!("{manifest:#}");
+    let body = text.strip_suffix("\n}").unwrap_or(&text);
+    format!("{body},\n  \"sum\": \"{:016x}\"\n}}\n", sum(body.as_bytes()))
+}
+
+/// The checksum of a text, whose mixer is the one of [`Numbers`].
+fn sum(text: &[u8]) -> u64 {
+    let words = text.iter().zip(0u64..).map(|(byte, place)| place << 32 | u64::from(*byte));
+    words.fold(0, |sum, word| sum.wrapping_add(Numbers::from(word).next()))
 }
 
 fn save(dir: &Path) -> Decoder {
@@ -149,15 +206,24 @@ fn save(dir: &Path) -> Decoder {
             save.write(part, &spec.name, 0, &vec![0.5; spec.len()]).expect("it is written");
         }
     }
-    save.commit(&json!({ "step": 2, "tokens": 1024 })).expect("it is published");
+    save.commit(json!({ "step": 2 }), &json!({ "step": 2, "tokens": 1024 })).expect("it is published");
     decoder
 }
 
+/// It is looked at in each of the ways there are.
 fn resumes(dir: &Path, decoder: &Decoder) -> bool {
+    let whole = verify(dir, 1, &|_, _| ()).is_empty();
+    let shown = inspect(dir).is_ok();
     let Ok(opened) = Training::open(dir, decoder) else { return false };
-    let read = |part| {
-        let all = decoder.table();
-        all.iter().all(|spec| opened.read(part, &spec.name, 0, &mut vec![0.0; spec.len()]).is_ok())
-    };
-    opened.state().is_object() && [Part::Param, Part::ExpAvg, Part::ExpAvgSq].into_iter().all(read)
+    let mut told = Told::default();
+    for spec in decoder.table() {
+        for part in [Part::Param, Part::ExpAvg, Part::ExpAvgSq] {
+            let mut values = vec![0.0; spec.len()];
+            if opened.read(part, &spec.name, 0, &mut values).is_err() {
+                return false;
+            }
+            opened.tell(&mut told, part, &spec.name, 0, &values);
+        }
+    }
+    whole && shown && opened.damage([told]).is_empty()
 }

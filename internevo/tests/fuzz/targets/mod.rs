@@ -25,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "weights", prepare: checkpoints::weights },
     Target { name: "index", prepare: checkpoints::index },
     Target { name: "training", prepare: checkpoints::training },
+    Target { name: "manifest", prepare: checkpoints::manifest },
     Target { name: "tokenizer", prepare: tokenizers::json },
     Target { name: "tokenizer-config", prepare: tokenizers::config },
     Target { name: "sentencepiece", prepare: tokenizers::sentencepiece },
