@@ -11,6 +11,7 @@ use model::{Decoder, models};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 pub(crate) const CONFIG: &str = "config.json";
@@ -42,11 +43,17 @@ impl HfDir {
         let path = dir.join(CONFIG);
         let config = |problems| CheckpointError::Config { path: path.clone(), problems };
         let decoder = models::from_json(&json::read(&path)?).map_err(config)?;
-        let tensors = open_weights(dir)?;
+        let (tensors, bytes) = open_weights(dir)?;
         // Before the table of parameters is made, which a damaged number could make endless.
         if decoder.layers > tensors.len() {
             let (layers, tensors) = (decoder.layers, tensors.len());
             let problem = format!("num_hidden_layers = {layers}, but there are only {tensors} tensors in all");
+            return Err(config(vec![problem]));
+        }
+        // Before rows are listed, of which each takes two bytes at least.
+        let rows: usize = decoder.table().iter().map(|spec| spec.shape[0]).sum();
+        if rows as u64 > bytes / 2 {
+            let problem = format!("the sizes make tensors of {rows} rows, but their files have only {bytes} bytes");
             return Err(config(vec![problem]));
         }
         let spelling = Spelling::new(&decoder, decoder.family);
@@ -99,11 +106,12 @@ impl HfDir {
     }
 }
 
-/// One file, or else the files of an index, as transformers looks for them.
-fn open_weights(dir: &Path) -> Result<Reader> {
+/// One file, or else the files of an index, as transformers looks for them; and their bytes.
+fn open_weights(dir: &Path) -> Result<(Reader, u64)> {
     let (single, index) = (dir.join(WEIGHTS), dir.join(INDEX));
+    let bytes = |path: &PathBuf| Ok(fs::metadata(path).map_err(CheckpointError::io("look at", path))?.len());
     if disk::exists(&single)? {
-        return Reader::open(&single, std::slice::from_ref(&single));
+        return Ok((Reader::open(&single, std::slice::from_ref(&single))?, bytes(&single)?));
     }
     if !disk::exists(&index)? {
         return Err(CheckpointError::NoWeights { dir: dir.into() });
@@ -121,7 +129,8 @@ fn open_weights(dir: &Path) -> Result<Reader> {
             return Err(invalid(format!("tensor {name} is not in {file}")));
         }
     }
-    Ok(tensors)
+    let bytes = paths.iter().map(bytes).sum::<Result<u64>>()?;
+    Ok((tensors, bytes))
 }
 
 /// A tensor that the model does not use may change what the model is.

@@ -49,7 +49,11 @@ fn config() {
         ("llama_mha", "vocab_size", json!(u64::MAX), "one of the sizes is too large"),
         ("llama_mha", "head_dim", json!(1_u64 << 62), "one of the sizes is too large"),
         ("llama_mha", "num_hidden_layers", json!(1_000_000_000), "num_hidden_layers = 1000000000"),
+        ("qwen3", "num_hidden_layers", json!(1_u64 << 60), "num_hidden_layers = 1152921504606846976 is too large"),
+        ("gemma2", "num_hidden_layers", json!(u32::MAX), "num_hidden_layers = 4294967295 is too large"),
+        ("many_variants", "num_hidden_layers", json!(1_u64 << 60), "num_hidden_layers = 1152921504606846976 is too"),
         ("llama_mha", "num_key_value_heads", json!(2), "num_key_value_heads = 2 does not divide"),
+        ("llama_mha", "num_attention_heads", json!((1_u64 << 61) - 1), "does not divide num_attention_heads"),
         ("llama_mha", "model_type", json!("gpt2"), "model_type = \"gpt2\""),
         ("internlm2_gqa", "bias", json!("on"), "bias = \"on\""),
         ("internlm2_mqa", "rope_scaling", json!({ "type": "dynamic", "factor": -2.0 }), "rope_scaling.factor = -2"),
@@ -64,6 +68,14 @@ fn config() {
         });
         contains(&text, &["config.json", &format!("{key} is missing")]);
     }
+    // A piece of a tensor for each head.
+    let heads = refusal("internlm2_gqa", |dir| {
+        edit_json(&dir.join("config.json"), |c| {
+            (c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]) =
+                (json!(1 << 30), json!(1 << 30), json!(2));
+        })
+    });
+    contains(&heads, &["config.json", "rows, but their files have only"]);
     // All at once, and what is switched off is no obstacle.
     let two = refusal("llama_mha", |dir| {
         edit_json(&dir.join("config.json"), |c| (c["mlp_bias"], c["hidden_act"]) = (json!(1), json!("relu")))

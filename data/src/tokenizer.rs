@@ -5,8 +5,10 @@
 //! the caller says where one ends.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
@@ -104,8 +106,10 @@ impl Tokenizer {
     fn load_json(file: &Path) -> Result<Tokenizer> {
         let json = fs::read_to_string(file).map_err(DataError::io("read", file))?;
         let refuse = |problem: String| DataError::Tokenizer { path: file.into(), problem };
-        let mut inner: Inner = json.parse().map_err(|error| {
-            refuse(format!("{error}; a tokenizer.json of the Hugging Face tokenizers library is needed"))
+        let inner = serde_json::from_str::<IgnoredAny>(&json).map_err(|error| error.to_string());
+        let inner = inner.and_then(|_| guarded(|| json.parse::<Inner>()));
+        let mut inner = inner.map_err(|problem| {
+            refuse(format!("{problem}; a tokenizer.json of the Hugging Face tokenizers library is needed"))
         })?;
         // A saved truncation would cut documents short without a word, a padding would lengthen them.
         inner.with_truncation(None).map_err(|error| refuse(error.to_string()))?.with_padding(None);
@@ -145,15 +149,13 @@ impl Tokenizer {
     /// The ids of a text, without special tokens around it. One that is spelled out in the text becomes its id,
     /// as in `transformers`.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        match self.inner.encode_fast(text, false) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => Err(DataError::Encode { problem: error.to_string() }),
-        }
+        let encoding = guarded(|| self.inner.encode_fast(text, false));
+        Ok(encoding.map_err(|problem| DataError::Encode { problem })?.get_ids().to_vec())
     }
 
     /// The text of `ids`, special tokens included. Bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, false).map_err(|error| DataError::Decode { problem: error.to_string() })
+        guarded(|| self.inner.decode(ids, false)).map_err(|problem| DataError::Decode { problem })
     }
 
     /// Decode ids one by one, as a model generates them.
@@ -212,6 +214,15 @@ impl TextStream<'_> {
         let context = self.tokenizer.decode(&self.ids[..self.printed])?;
         let all = self.tokenizer.decode(&self.ids)?;
         Ok(all.get(context.len()..).unwrap_or_default().to_owned())
+    }
+}
+
+/// What the library answers. Where a tokenizer.json is damaged, it does not always: it indexes and unwraps, when the file is
+/// read and when it is used.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("the tokenizers library gave up on it, so it is damaged".into()),
     }
 }
 

@@ -11,6 +11,9 @@ mod doctor;
 mod environment;
 mod eval;
 mod folder;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../tests/fuzz/mod.rs"]
+mod fuzz;
 mod generate;
 mod inspect;
 mod job;

@@ -72,6 +72,15 @@ impl WindowLayers {
     pub fn of(self, layers: usize) -> Vec<bool> {
         (0..layers).map(|l| self.contains(l)).collect()
     }
+
+    /// How many of so many layers that are, which a damaged number may make endlessly many.
+    fn count(self, layers: usize) -> usize {
+        match self {
+            WindowLayers::All => layers,
+            WindowLayers::From(first) => layers.saturating_sub(first),
+            WindowLayers::ButEvery(n) => layers - layers.checked_div(n).unwrap_or(0),
+        }
+    }
 }
 
 impl Window {
@@ -81,8 +90,7 @@ impl Window {
 
     /// One way to say each thing: nothing where no layer has the window, all where all have it.
     pub fn plain(self, layers: usize) -> Option<Window> {
-        let having = self.layers.of(layers).into_iter().filter(|has| *has).count();
-        match having {
+        match self.layers.count(layers) {
             0 if layers > 0 => None,
             n if n == layers => Some(Window { layers: WindowLayers::All, ..self }),
             _ => Some(self),
@@ -273,5 +281,10 @@ mod tests {
         assert_eq!(of(WindowLayers::From(3)), [3, 4]);
         assert_eq!(of(WindowLayers::ButEvery(2)), [0, 2, 4]);
         assert_eq!(of(WindowLayers::ButEvery(3)), [0, 1, 3, 4]);
+        for of in [0, 1, 2, 3, 7].map(WindowLayers::From).into_iter().chain([0, 1, 2, 5, 6].map(WindowLayers::ButEvery))
+        {
+            let listed = of.of(6).into_iter().filter(|has| *has).count();
+            assert_eq!(of.count(6), listed, "{of:?}");
+        }
     }
 }

@@ -5,6 +5,15 @@ use backend::Heads;
 /// More than a hundred times those of the deepest models.
 const MOST_LAYERS: usize = 10_000;
 
+/// Heads up to which the numbers that divide them are listed; no model has more.
+const MOST_LISTED: usize = 1024;
+
+/// Why a model cannot have so many layers, if so. To be asked before anything is made for each of them.
+pub(crate) fn too_many_layers(layers: usize) -> Option<String> {
+    let text = || format!("model.num_hidden_layers = {layers} is too large; at most {MOST_LAYERS} can be");
+    (layers > MOST_LAYERS).then(text)
+}
+
 impl Decoder {
     pub fn problems(&self) -> Vec<String> {
         let mut out = self.size_problems();
@@ -59,8 +68,8 @@ impl Decoder {
         // damaged file or of a slip of the pen would not.
         let width = self.vocab as f64 + self.ffn as f64 + (n as f64 + 2.0 * kv as f64) * dim as f64;
         let parameters = self.hidden as f64 * self.layers.max(1) as f64 * width;
-        if self.layers > MOST_LAYERS {
-            out.push(format!("model.num_hidden_layers = {} is too large; at most {MOST_LAYERS} can be", self.layers));
+        if let Some(problem) = too_many_layers(self.layers) {
+            out.push(problem);
         } else if parameters > 1e15 {
             out.push(format!(
                 "model.hidden_size = {}, num_hidden_layers = {} and a width of {width:e} make {parameters:e} parameters; one of the sizes is too large",
@@ -68,7 +77,7 @@ impl Decoder {
             ));
         }
         if kv > 0 && n % kv != 0 {
-            let fits: Vec<String> = (1..=n).filter(|k| n % k == 0).map(|k| k.to_string()).collect();
+            let fits: Vec<String> = (1..=n.min(MOST_LISTED)).filter(|k| n % k == 0).map(|k| k.to_string()).collect();
             out.push(format!(
                 "model.num_key_value_heads = {kv} does not divide model.num_attention_heads = {n}; try one of {}",
                 fits.join(", ")

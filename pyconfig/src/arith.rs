@@ -38,7 +38,9 @@ pub fn binary(op: Operator, a: &Value, b: &Value) -> Result<Value, String> {
         (Value::Tuple(a), Value::Tuple(b)) if op == Operator::Add => Ok(Value::Tuple(joined(a, b)?)),
         (Value::List(a), Value::Int(n)) if op == Operator::Mult => {
             let n = (*n).max(0) as usize;
-            fits(a.len().saturating_mul(n))?;
+            // What its items hold is copied with them.
+            let values: usize = a.iter().map(|node| node.value.extent().0).sum();
+            fits(values.saturating_mul(n))?;
             Ok(Value::List(std::iter::repeat_n(a, n).flatten().cloned().collect()))
         }
         (Value::Str(_), _) if op == Operator::Mod => Err("% formatting is not read; write an f-string".into()),

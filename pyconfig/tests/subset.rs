@@ -228,6 +228,7 @@ fn hostile_text_is_refused_quickly() {
         ("X = 'ab'\n".to_string() + &"X = f'{X}{X}'\n".repeat(60), "comes to more than"),
         ("X = 'ab' * 9999999999".into(), "a length of more than"),
         ("X = [1] * 9999999999".into(), "a length of more than"),
+        ("X = [0] * 60000\nX = [X] * 60000".into(), "a length of more than"),
         ("X = 9**9**9".into(), "beyond 64 bits"),
         ("X = 2**99999999999".into(), "beyond 64 bits"),
         ("X = 1 << 9999".into(), "beyond 64 bits"),

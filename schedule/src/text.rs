@@ -100,9 +100,11 @@ impl Action {
             ["reduce", u] => Action::Reduce { u: unit(u)? },
             ["all_reduce", u] => Action::AllReduce { u: unit(u)? },
             ["reduce_tied", u] => Action::ReduceTied { u: unit(u)? },
-            ["send", ref what @ .., "to", s] => Action::Send { what: parse_res(what, plan)?, to: Stage(number(s)?) },
+            ["send", ref what @ .., "to", s] => {
+                Action::Send { what: parse_res(what, plan)?, to: parse_stage(s, plan)? }
+            }
             ["recv", ref what @ .., "from", s] => {
-                Action::Recv { what: parse_res(what, plan)?, from: Stage(number(s)?) }
+                Action::Recv { what: parse_res(what, plan)?, from: parse_stage(s, plan)? }
             }
             ["poison", ref res @ ..] => Action::Poison { res: parse_res(res, plan)? },
             ["sum_squares", u] => Action::SumSquares { u: unit(u)? },
@@ -154,6 +156,15 @@ fn parse_unit(s: &str, plan: &Plan) -> Result<Unit, String> {
         let layers = plan.model.layers;
         format!("`{s}` is not a unit of this model; units: embed, attn.N, mlp.N (N below {layers}), head")
     })
+}
+
+fn parse_stage(s: &str, plan: &Plan) -> Result<Stage, String> {
+    let stages = plan.mesh.stages();
+    let stage = number(s)?;
+    match stage < stages {
+        true => Ok(Stage(stage)),
+        false => Err(format!("there is no stage {stage} among {stages}; the first is 0")),
+    }
 }
 
 /// A planned resource, as `Plan::show` prints it.

@@ -4,6 +4,7 @@ mod emulated;
 mod families;
 mod faults;
 mod fine_tune;
+mod fuzz;
 mod goldens;
 mod gpu_check;
 mod kernels;
@@ -54,6 +55,7 @@ enum Job {
         #[arg(default_value = "")]
         files: String,
     },
+    Fuzz(fuzz::Args),
     RealModel(real_model::Args),
     FineTune(fine_tune::Args),
     Schedules(schedules::Args),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Job::Suites { names } => suites::main(&root, names),
         Job::Goldens(args) => goldens::main(&root, args),
         Job::Mutants { files } => mutants::main(&root, files),
+        Job::Fuzz(args) => fuzz::main(&root, args),
         Job::RealModel(args) => real_model::main(&root, args),
         Job::FineTune(args) => fine_tune::main(&root, args),
         Job::Schedules(args) => schedules::main(&root, args),

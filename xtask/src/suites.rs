@@ -1,7 +1,7 @@
 //! `cargo xtask suites`: the tests that need more than Cargo, where it is there.
 use crate::faults::{self, Kind};
 use crate::python::{Python, TRANSFORMERS};
-use crate::{emulated, families, kernels, mpi, real_model, schedules};
+use crate::{emulated, families, fuzz, kernels, mpi, real_model, schedules};
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::time::Instant;
@@ -43,6 +43,7 @@ const SUITES: &[Suite] = &[
         run: |root, _| faults::suite(root, Kind::Power),
     },
     Suite { name: "faults-disk", skipped: |_, _| Kind::Disk.skipped(), run: |root, _| faults::suite(root, Kind::Disk) },
+    Suite { name: "fuzz", skipped: |_, _| fuzz::skipped(), run: |root, _| fuzz::suite(root) },
     Suite { name: "kernels", skipped: |root, _| kernels::skipped(root), run: |root, _| kernels::main(root) },
     Suite { name: "emulator", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::emulator(root) },
     Suite { name: "card-operations", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::operations(root) },

@@ -87,7 +87,17 @@ impl BinFile {
         let layout = Layout::of(&bytes);
         let rows = layout.and_then(|layout| rows(bytes, &layout));
         let lines = rows.and_then(|rows| rows.iter().enumerate().map(|(i, row)| self.line(i, *row)).collect());
-        lines.map_err(|problem| DataError::Meta { path, problem })
+        lines.and_then(|lines| self.hold(lines)).map_err(|problem| DataError::Meta { path, problem })
+    }
+
+    /// The lines, if the file can hold their tokens. What is made for each micro-batch, before any of them is read, follows
+    /// from these numbers.
+    fn hold(&self, lines: Vec<Line>) -> std::result::Result<Vec<Line>, String> {
+        let (tokens, bytes): (u64, _) = (lines.iter().map(|line| u64::from(line.tokens)).sum(), self.map.len() as u64);
+        if tokens > bytes {
+            return Err(format!("{tokens} tokens in all, and {} has {bytes} bytes", self.path.display()));
+        }
+        Ok(lines)
     }
 
     fn line(&self, row: usize, (offset, tokens): (i64, i64)) -> std::result::Result<Line, String> {

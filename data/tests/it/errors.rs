@@ -180,6 +180,9 @@ fn every_tokenizer_error_names_the_place_and_the_way_out() {
     let json = std::fs::read_to_string(bench.path("good/tokenizer.json")).unwrap();
     let unnamed = json.replace("<|endoftext|>", "<|fin|>");
     bench.write("broken/tokenizer.json", "{}");
+    bench.write("cut/tokenizer.json", &json[..json.len() / 2]);
+    // Longer than what it is cut from, which the library does not look at.
+    bench.write("prefix/tokenizer.json", json.replace("prefix\": null", "prefix\": \"much longer than any piece\""));
     bench.write("unnamed/tokenizer.json", &unnamed);
     bench.write("config/tokenizer.json", &json);
     bench.write("config/tokenizer_config.json", "{");
@@ -190,6 +193,7 @@ fn every_tokenizer_error_names_the_place_and_the_way_out() {
     for (folder, file, expected) in [
         ("absent", "", "cannot read {}: No such file"),
         ("broken", "tokenizer.json", "a tokenizer.json of the Hugging Face tokenizers library is needed"),
+        ("cut", "tokenizer.json", "{}: EOF while parsing"),
         ("unnamed", "tokenizer.json", "{}: no end-of-text token found; put a tokenizer_config.json"),
         ("config", "tokenizer_config.json", "{}: EOF while parsing an object at line 1 column 1; correct the file"),
         ("token", "tokenizer_config.json", "{}: eos_token </s> is not in the vocabulary of tokenizer.json"),

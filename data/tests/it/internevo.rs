@@ -284,6 +284,7 @@ fn every_error_names_the_place_and_the_way_out() {
     meta("negative", npy("<i4", &[-2147483000, 8]));
     meta("beyond", npy("<i4", &[36, 8]));
     meta("length", npy("<i8", &[0, -1]));
+    meta("many", npy("<i8", &[0, 4_000_000_000]));
     let mut cfg = bench.config(Kind::Internevo, "two");
     let table = "; write it with numpy.save(file, numpy.array(rows, numpy.int64)), for each line of the .bin a row: byte offset, tokens";
     for (folder, expected) in [
@@ -305,6 +306,7 @@ fn every_error_names_the_place_and_the_way_out() {
         ("negative", "{}/a/x.bin.meta: row 0 begins at byte -2147483000, as where an int32 ran over".into()),
         ("beyond", "{}/a/x.bin.meta: row 0 begins at byte 36 and {}/a/x.bin has 36".to_owned() + table),
         ("length", "{}/a/x.bin.meta: row 0 has -1 tokens".to_owned() + table),
+        ("many", "{}/a/x.bin.meta: 4000000000 tokens in all, and {}/a/x.bin has 36 bytes".to_owned() + table),
     ] {
         cfg.path = Some(bench.path(folder));
         let message = bench.open(&cfg).err().unwrap_or_else(|| panic!("{folder} was accepted")).to_string();

@@ -3,7 +3,7 @@
 //! serde stops at the first problem; here a key that is wrong is taken out and the rest is read again, until nothing is
 //! wrong any more.
 use anyhow::{Result, bail};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
 use std::collections::{HashMap, HashSet};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
@@ -17,6 +17,13 @@ const NEEDED: [(&str, &str); 6] = [
     ("data.micro_batch_size", "micro_batch_size = 4 under [data]"),
     ("train.steps", "steps = 100 under [train]"),
 ];
+
+/// A run file has some thousand bytes; time and memory for it grow with its size.
+const MOST_BYTES: usize = 256 << 10;
+/// What is told of a file; each is found by reading it once more.
+const MOST_PROBLEMS: usize = 40;
+/// A longer name is nobody's slip of the pen, and costly to compare.
+const LONGEST_SLIP: usize = 64;
 
 pub struct RunText {
     table: Table,
@@ -35,8 +42,15 @@ pub struct Reading<T> {
 
 impl RunText {
     pub fn parse(text: &str) -> Result<RunText, toml::de::Error> {
+        if text.len() > MOST_BYTES {
+            return Err(toml::de::Error::custom(format!(
+                "it is larger than {} KiB; remove what is none",
+                MOST_BYTES >> 10
+            )));
+        }
         let mut places = HashMap::new();
-        put_lines(text, DeTable::parse(text)?.get_ref(), "", &mut places);
+        let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+        put_lines(&ends, DeTable::parse(text)?.get_ref(), "", &mut places);
         Ok(RunText { table: text.parse()?, places })
     }
 
@@ -74,6 +88,10 @@ impl RunText {
             let at = if at == "." { "" } else { &at };
             let wrong = self.judge(at, message.lines().next().unwrap_or_default(), &mut out);
             if !remove(&mut table, &wrong) {
+                return out;
+            }
+            if out.problems.len() >= MOST_PROBLEMS {
+                out.problems.push("and maybe more".into());
                 return out;
             }
         }
@@ -137,14 +155,14 @@ impl<T> Reading<T> {
     }
 }
 
-/// The line of every key and section.
-fn put_lines(text: &str, table: &DeTable, section: &str, places: &mut HashMap<String, String>) {
+/// The line of every key and section, where lines end at these bytes.
+fn put_lines(ends: &[usize], table: &DeTable, section: &str, places: &mut HashMap<String, String>) {
     for (key, value) in table {
         let path = join(section, key.get_ref());
         if let DeValue::Table(inner) = value.get_ref() {
-            put_lines(text, inner, &path, places);
+            put_lines(ends, inner, &path, places);
         }
-        let line = 1 + text[..key.span().start].matches('\n').count();
+        let line = 1 + ends.partition_point(|end| *end < key.span().start);
         places.insert(path, format!("line {line}: "));
     }
 }
@@ -172,6 +190,7 @@ fn remove(table: &mut Table, path: &str) -> bool {
 
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |k: &str| strsim::damerau_levenshtein(k, name);
+    let known = if name.len() <= LONGEST_SLIP { known } else { &[] };
     let near = known.iter().filter(|k| distance(k) <= 2.max(name.len() / 4) && distance(k) < name.len());
     near.min_by_key(|k| distance(k)).copied()
 }

@@ -40,6 +40,11 @@ fn programs() {
         &|l| l[at("step mlp.3")] = "step mlp.9",
         &["`mlp.9` is not a unit of this model; units: embed, attn.N, mlp.N (N below 4), head"],
     );
+    let stage = [&format!("edited: line {}: there is no stage 18446744073709551615 among 1", at("begin") + 1)[..]];
+    edited(&|l| l[at("begin")] = "recv x mlp.1 0 from 18446744073709551615", &stage);
+    edited(&|l| l[at("begin")] = "send x mlp.1 0 to 0", &["edited: rank 0"]);
+    edited(&|l| l[at("begin")] = "send dx 0 to 0", &["edited: rank 0"]);
+    edited(&|l| l[at("begin")] = "recv dx 0 from 0", &["edited: rank 0"]);
     edited(&|l| l.truncate(at("rank 1")), &["edited: the file has programs for 1 ranks, the run has 2"]);
     edited(&|l| l.clear(), &["edited: the file has programs for 0 ranks, the run has 2"]);
     refused(&desk, &[(&format!("train {run} --program nowhere"), &["cannot read nowhere"])]);

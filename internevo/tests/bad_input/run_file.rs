@@ -138,6 +138,18 @@ fn keys_and_types() {
     );
 }
 
+/// Of what grows faster than the file, the beginning is told.
+#[test]
+fn large_files() {
+    let desk = desk();
+    let text = desk.text("run.toml");
+    let many: String = (0..20_000).map(|i| format!("k{i}=1\n")).collect();
+    desk.write("run.toml", format!("{many}{text}"));
+    refused(&desk, &[("train run.toml", &["41 problems", "line 1: k0 is not a key", "and maybe more"])]);
+    desk.write("run.toml", format!("{text}\n#{}", "x".repeat(300 << 10)));
+    refused(&desk, &[("train run.toml", &["run.toml is not TOML: it is larger than 256 KiB"])]);
+}
+
 #[test]
 fn assignments() {
     overrides(

@@ -2,6 +2,7 @@
 //!
 //! A field that changes the maths and is not understood is refused, never ignored. A field nobody here knows is accepted
 //! only when it is switched off (null, false, empty).
+use crate::problems::too_many_layers;
 use crate::rope::Yarn;
 use crate::{AttentionBias, Decoder, Position, Rope, Scaling, Window, WindowLayers};
 use backend::{Heads, Nonlinearity};
@@ -204,7 +205,7 @@ impl Fields {
         Decoder {
             vocab: self.needed("vocab_size"),
             hidden,
-            layers: self.needed("num_hidden_layers"),
+            layers: self.layers(),
             heads: Heads { n, kv, dim },
             ffn: self.needed("intermediate_size"),
             norm_eps: self.number("rms_norm_eps", NORM_EPS),
@@ -213,6 +214,17 @@ impl Fields {
             max_positions,
             init_std: self.number("initializer_range", 0.02),
             ..base
+        }
+    }
+
+    fn layers(&mut self) -> usize {
+        let layers = self.needed("num_hidden_layers");
+        match too_many_layers(layers) {
+            Some(problem) => {
+                self.problems.extend(without_section(vec![problem]));
+                0
+            }
+            None => layers,
         }
     }
 
