@@ -83,7 +83,8 @@ impl Manifest {
             let found = manifest.version;
             return Err(damaged(format!("its format has version {found}, and this program reads version {VERSION}")));
         }
-        let inside = |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+        let normal = |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+        let inside = |name: &str| !name.is_empty() && normal(name);
         match manifest.files.keys().find(|name| !inside(name)) {
             Some(outside) => Err(damaged(format!("{outside:?} is no file of this folder"))),
             None => Ok(manifest),
@@ -109,7 +110,7 @@ impl Manifest {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files.values().map(|entry| entry.bytes).sum()
+        self.files.values().fold(0, |sum, entry| sum.saturating_add(entry.bytes))
     }
 
     /// Files with tensors.

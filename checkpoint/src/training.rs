@@ -149,6 +149,13 @@ impl Training {
 #[derive(Default, Serialize, Deserialize)]
 pub struct Told(Sums);
 
+impl Told {
+    /// With what another thread has read.
+    pub fn merge(&mut self, other: Told) {
+        self.0.merge(other.0);
+    }
+}
+
 /// The fields in which two decoders differ, as `[model]` spells them.
 fn differences(checkpoint: &Decoder, run: &Decoder) -> Vec<String> {
     // None of them changes what the parameters are or what they compute.

@@ -149,13 +149,12 @@ impl Job {
 
     /// With `here` ranks on this machine; their clocks begin `after` that of rank 0.
     pub fn world(&self, config: &RunConfig, here: usize, after: Duration) -> World {
-        let cores = config.threads.unwrap_or_else(cores);
         let began = std::time::Instant::now();
         World {
             plan: self.plan.clone(),
             step: self.step_config(config),
             lanes: Lanes::Direct,
-            threads: (cores / here).max(1),
+            threads: threads(config, here),
             timeout: TIMEOUT,
             record: false,
             clock: Some(Arc::new(move || after + began.elapsed())),
@@ -166,6 +165,11 @@ impl Job {
     pub fn tokens_per_step(&self) -> usize {
         self.plan.global_micros(self.full()) * self.full().t
     }
+}
+
+/// Of a rank, where there are so many on this machine.
+pub fn threads(config: &RunConfig, here: usize) -> usize {
+    (config.threads.unwrap_or_else(cores) / here).max(1)
 }
 
 pub fn cores() -> usize {

@@ -66,8 +66,9 @@ pub fn run<'a>(
         (None, Some(own)) => vec![job.rank_programs(own)],
         (Some(_), Some(own)) => vec![proved[own.0].clone()],
     };
+    let threads = job::threads(config, place.here);
     let signals = Signals::listen().context("cannot listen for signals")?;
-    Ok((Run { config, job, folder, data, tokenizer, start, weights, signals, memory_bytes }, programs))
+    Ok((Run { config, job, folder, data, tokenizer, start, weights, signals, threads, memory_bytes }, programs))
 }
 
 /// Rank 0 locks the folder, finds where to begin, and loads or trains the tokenizer.

@@ -88,10 +88,10 @@ impl Report {
         self.bar.set_position(step);
         if self.bar.is_hidden() && (step == 1 || step == self.steps || step.is_multiple_of(self.steps.div_ceil(20))) {
             let norm = result.grad_norm;
-            eprintln!(
-                "step {step}/{}  loss {loss:.4}  grad_norm {norm:.3}  lr {lr:.2e}  {rate:.0} tokens/s",
-                self.steps
-            );
+            let steps = self.steps;
+            print(&format!(
+                "step {step}/{steps}  loss {loss:.4}  grad_norm {norm:.3}  lr {lr:.2e}  {rate:.0} tokens/s"
+            ));
         }
         Ok(())
     }
@@ -122,12 +122,17 @@ impl Report {
 
     /// A line above the bar.
     pub fn say(&self, line: &str) {
-        if self.bar.is_hidden() { eprintln!("{line}") } else { self.bar.println(line) }
+        if self.bar.is_hidden() { print(line) } else { self.bar.println(line) }
     }
 
     pub fn end(&self) {
         self.bar.abandon();
     }
+}
+
+/// Whoever read it may be gone, with a terminal that was closed, and the run goes on.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn by_type(names: &[String], types: &[TypeSums]) -> Value {

@@ -1,4 +1,5 @@
 //! The state of a training beside its tensors: how far it has come, and what a run that goes on from it must share.
+pub mod fill;
 pub mod restore;
 pub mod saver;
 pub mod shard;

@@ -64,6 +64,8 @@ pub struct Run<'a> {
     /// A directory that weights come from; else they come from the seed.
     pub weights: Option<HfDir>,
     pub signals: Signals,
+    /// Of a rank.
+    pub threads: usize,
     pub memory_bytes: usize,
 }
 

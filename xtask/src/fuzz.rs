@@ -7,7 +7,7 @@ use std::path::Path;
 /// Give every reader of files damaged ones: no panic, no hang, no memory without bound
 ///
 /// The targets and what damages their inputs are in internevo/tests/fuzz. An input follows from target, seed and number: each
-/// failure is printed with the command that makes it again. Ten thousand of each target take a minute, a million two hours.
+/// failure is printed with the command that makes it again. Ten thousand of each target take a minute of CPU, a million as much as one and a half hours.
 #[derive(clap::Args)]
 pub struct Args {
     /// One target: `weights`, `tokenizer`, ...; a name that is none lists them [default: all]

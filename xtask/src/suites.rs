@@ -49,10 +49,12 @@ const SUITES: &[Suite] = &[
     Suite { name: "card-operations", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::operations(root) },
     Suite { name: "card-training", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::training(root) },
     Suite { name: "card-layouts", skipped: |_, _| emulated::skipped(), run: |root, _| emulated::layouts(root) },
+    Suite { name: ALL_KERNELS, skipped: |root, _| kernels::skipped(root), run: |root, _| kernels::all(root) },
     Suite { name: ALL_MODELS, skipped: |_, _| emulated::skipped(), run: |root, _| emulated::training_of_all(root) },
 ];
 
-/// Takes a quarter of an hour: only by its name.
+/// Minutes, and a quarter of an hour: only by their names.
+const ALL_KERNELS: &str = "kernels-of-all-architectures";
 const ALL_MODELS: &str = "card-training-of-all-models";
 
 pub fn main(root: &Path, names: &[String]) -> Result<()> {
@@ -60,7 +62,7 @@ pub fn main(root: &Path, names: &[String]) -> Result<()> {
     let unknown = names.iter().find(|name| !known.contains(&name.as_str()));
     ensure!(unknown.is_none(), "there is no suite {}; there are {}", unknown.map_or("", |name| name), known.join(", "));
     let asked = |suite: &&Suite| match names.is_empty() {
-        true => suite.name != ALL_MODELS,
+        true => ![ALL_KERNELS, ALL_MODELS].contains(&suite.name),
         false => names.iter().any(|name| name == suite.name),
     };
 

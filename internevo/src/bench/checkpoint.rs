@@ -5,8 +5,9 @@ use super::shape::Preset;
 use super::{disk, median};
 use crate::config::Content;
 use crate::job;
+use crate::state::fill;
 use crate::state::restore::Seed;
-use crate::state::shard::{self, Copied};
+use crate::state::shard::Copied;
 use anyhow::{Context, Result, anyhow, bail};
 use checkpoint::{Save, Share, Training};
 use exec::{Lanes, Rank, StepConfig, World};
@@ -136,7 +137,9 @@ fn measure(model: &Decoder, folder: &Path, rounds: u32) -> Result<Rates> {
         let step = folder.join(format!("step_{round}"));
         let saved = launch(model, LAYOUTS[0], |rank, _| save(rank, &step))?;
         let (copied, took, of) = saved.into_iter().next().expect("one rank");
-        (copies.push(copied), saves.push(took), bytes = of);
+        copies.push(copied);
+        saves.push(took);
+        bytes = of;
         raw_writes.push(disk::write(&folder.join("raw"), bytes)?);
         let files = ["model.safetensors", "training/optimizer.safetensors"].map(|name| step.join(name));
         // What was just written may come back faster than what was written long ago.
@@ -186,7 +189,7 @@ fn launch<T: Send>(
     };
     let all = Barrier::new(ranks);
     let results = world.launch(programs, |rank| {
-        shard::put_params(rank, &mut Seed(0))?;
+        fill::put_params(rank, &Seed(0), job::cores())?;
         body(rank, &all)
     });
     results.into_iter().collect()
@@ -213,7 +216,7 @@ fn load(rank: &mut Rank, all: &Barrier, step: &Path) -> Result<Duration> {
     all.wait();
     let began = Instant::now();
     let training = Training::open(step, &rank.plan.model)?;
-    let told = shard::read(rank, &training, &[Content::All])?;
+    let told = fill::read(rank, &training, &[Content::All], (job::cores() / rank.plan.mesh.world()).max(1))?;
     all.wait();
     let took = began.elapsed();
     // Of one rank that is all; of several it is compared by the program that gathers.

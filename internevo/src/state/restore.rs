@@ -1,10 +1,9 @@
 //! A rank's memory at the beginning: from the seed, from a directory, or from the newest checkpoint that is whole.
-use super::shard::Source;
-use super::{Origin, origin, shard};
+use super::fill::{self, Source};
+use super::{Origin, origin};
 use crate::config::Content;
 use crate::control::Control;
 use crate::folder::Start;
-use crate::prepare;
 use crate::train::Run;
 use anyhow::{Result, anyhow, bail};
 use checkpoint::{CheckpointError, HfDir, Part, Told, Training};
@@ -57,16 +56,16 @@ pub fn restore(run: &Run, rank: &mut Rank, control: &mut Control) -> Result<Orig
 /// Weights of a run that goes on from nothing.
 fn put_first(run: &Run, rank: &mut Rank) -> Result<()> {
     match &run.weights {
-        None => shard::put_params(rank, &mut Seed(run.config.seed)),
-        Some(dir) => shard::put_params(rank, &mut Directory(dir)),
+        None => fill::put_params(rank, &Seed(run.config.seed), run.threads),
+        Some(dir) => fill::put_params(rank, &Directory(dir), run.threads),
     }
 }
 
 pub struct Seed(pub u64);
 
 impl Source for Seed {
-    fn read(&mut self, _: Part, whole: &ParamSpec, start: usize, out: &mut [f32]) -> Result<()> {
-        prepare::initial(whole, self.0, start, out);
+    fn read(&self, _: Part, whole: &ParamSpec, start: usize, out: &mut [f32]) -> Result<()> {
+        model::initial(whole, self.0, start, out);
         Ok(())
     }
     fn is_file(&self) -> bool {
@@ -77,7 +76,7 @@ impl Source for Seed {
 struct Directory<'a>(&'a HfDir);
 
 impl Source for Directory<'_> {
-    fn read(&mut self, _: Part, whole: &ParamSpec, start: usize, out: &mut [f32]) -> Result<()> {
+    fn read(&self, _: Part, whole: &ParamSpec, start: usize, out: &mut [f32]) -> Result<()> {
         Ok(self.0.read(&whole.name, start, out)?)
     }
     fn is_file(&self) -> bool {
@@ -126,7 +125,7 @@ fn refusal(error: anyhow::Error) -> Refusal {
 
 fn read(run: &Run, rank: &mut Rank, training: &Training, content: &[Content]) -> Result<(Told, Origin)> {
     let (origin, loss_scale) = origin(run, training, content)?;
-    let told = shard::read(rank, training, content)?;
+    let told = fill::read(rank, training, content, run.threads)?;
     if Content::Optimizer.is_in(content) && run.config.precision.scaling().1.is_some() {
         rank.set_loss_scale(loss_scale);
     }
