@@ -251,6 +251,8 @@ fn train(args: &Args, folder: &Path, saves: bool) -> Result<f64> {
     let file = folder.join(format!("{name}.toml"));
     fs::write(&file, toml::to_string(&run).expect("a table"))
         .with_context(|| format!("cannot write {}", file.display()))?;
+    // Rows of an earlier one would count.
+    drop(Folder(folder.join(name)));
     let program = std::env::current_exe().context("where is this program?")?;
     let mut child = Command::new(program)
         .args(["train", "--fresh", "--device", "cpu"])
