@@ -10,7 +10,7 @@ use crate::state::restore::Seed;
 use crate::state::shard::Copied;
 use anyhow::{Context, Result, anyhow, bail};
 use checkpoint::{Save, Share, Training};
-use exec::{Lanes, Rank, StepConfig, World};
+use exec::{Lanes, Rank, State, StepConfig, World};
 use model::{Decoder, Phase, models};
 use plan::{ParallelConfig, PipelineSchedule, Plan, RankId, StepShape};
 use schedule::RankPrograms;
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// Time saves and loads of checkpoints beside the disk alone, and training that saves beside training that does not.
 ///
 /// A save is all from the first file to the rename; its bytes are on the disk then. Loads begin with nothing of the files in
-/// memory, and check every bit. All layouts load the checkpoint of one rank.
+/// memory, into memory that was touched before, and check every bit. All layouts load the checkpoint of one rank.
 #[derive(clap::Args)]
 pub struct Args {
     /// What is saved
@@ -144,11 +144,13 @@ fn measure(model: &Decoder, folder: &Path, rounds: u32) -> Result<Rates> {
         let files = ["model.safetensors", "training/optimizer.safetensors"].map(|name| step.join(name));
         // What was just written may come back faster than what was written long ago.
         disk::read(&files)?;
-        for (layout, times) in LAYOUTS.iter().zip(&mut loads) {
+        for i in 0..LAYOUTS.len() {
+            // Each is the first once.
+            let i = (i + round as usize) % LAYOUTS.len();
             raw_reads.push(disk::read(&files)?);
             disk::forget(&files)?;
-            let took = launch(model, *layout, |rank, all| load(rank, all, &step))?;
-            times.push(took.into_iter().max().expect("there is a rank"));
+            let took = launch(model, LAYOUTS[i], |rank, all| load(rank, all, &step))?;
+            loads[i].push(took.into_iter().max().expect("there is a rank"));
         }
         fs::remove_dir_all(&step).with_context(|| format!("cannot remove {}", step.display()))?;
     }
@@ -213,6 +215,13 @@ fn save(rank: &mut Rank, step: &Path) -> Result<(Duration, Duration, usize)> {
 }
 
 fn load(rank: &mut Rank, all: &Barrier, step: &Path) -> Result<Duration> {
+    // The system takes its time for memory that is touched for the first time, whatever it is touched for.
+    for part in rank.params() {
+        let own = rank.stepped(&part);
+        for state in [State::ExpAvg, State::ExpAvgSq] {
+            rank.set(state, &part, own.start, &vec![0.0; own.len()]);
+        }
+    }
     all.wait();
     let began = Instant::now();
     let training = Training::open(step, &rank.plan.model)?;
