@@ -8,7 +8,6 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
@@ -106,8 +105,9 @@ impl Tokenizer {
     fn load_json(file: &Path) -> Result<Tokenizer> {
         let json = fs::read_to_string(file).map_err(DataError::io("read", file))?;
         let refuse = |problem: String| DataError::Tokenizer { path: file.into(), problem };
-        let inner = serde_json::from_str::<IgnoredAny>(&json).map_err(|error| error.to_string());
-        let inner = inner.and_then(|_| guarded(|| json.parse::<Inner>()));
+        let value = serde_json::from_str::<Value>(&json).map_err(|error| error.to_string());
+        let inner = value.and_then(|value| charsmaps_are_whole(&value));
+        let inner = inner.and_then(|()| guarded(|| json.parse::<Inner>()));
         let mut inner = inner.map_err(|problem| {
             refuse(format!("{problem}; a tokenizer.json of the Hugging Face tokenizers library is needed"))
         })?;
@@ -226,6 +226,27 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Resu
     }
 }
 
+/// A normalizer's charsmap, in base64, begins with the bytes of its trie, for which the library makes room before it looks
+/// whether they are there.
+fn charsmaps_are_whole(value: &Value) -> std::result::Result<(), String> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let whole = |map: &str| {
+        let digit = |c: &u8| DIGITS.iter().position(|d| d == c).unwrap_or(0);
+        // Four bytes, the lowest first, are the first 32 of 36 bits.
+        let bits = map.as_bytes().iter().take(6).fold(0, |bits, c| bits << 6 | digit(c));
+        let trie = u32::swap_bytes((bits >> 4) as u32) as usize;
+        map.len() < 6 || trie <= map.len() / 4 * 3
+    };
+    match value {
+        Value::Object(map) => map.iter().try_for_each(|(key, value)| match value {
+            Value::String(text) if key == "precompiled_charsmap" && !whole(text) => Err(format!("{key} is cut short")),
+            value => charsmaps_are_whole(value),
+        }),
+        Value::Array(values) => values.iter().try_for_each(charsmaps_are_whole),
+        _ => Ok(()),
+    }
+}
+
 /// What `transformers` has to know where no `tokenizer_config.json` came along.
 fn plain_config(eos_token: &str) -> Map<String, Value> {
     Map::from_iter([
@@ -274,4 +295,18 @@ fn read_json(path: &Path) -> Result<Option<Map<String, Value>>> {
         problem: format!("{error}; correct the file or remove it"),
     })?;
     Ok(Some(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charsmap_holds_its_trie() {
+        let of = |map: &str| charsmaps_are_whole(&serde_json::json!({ "a": [{ "precompiled_charsmap": map }] }));
+        // 4 and 8 bytes of a trie in the 8 that there are, and what begins with 0xc71cc71c.
+        assert!(of("BAAAAAAAAAA=").is_ok());
+        assert!(of("CAAAAAAAAAA=").is_ok());
+        assert!(of("xxxxxxxxxxxx").unwrap_err().contains("precompiled_charsmap is cut short"));
+    }
 }
