@@ -11,7 +11,7 @@ impl Lease {
     /// For a reader. A folder that is being removed meanwhile is gone when this returns.
     pub fn take(dir: &Path) -> Result<Lease> {
         let folder = File::open(dir).map_err(CheckpointError::io("open", dir))?;
-        // Some network file systems have no locks; nobody gets an exclusive one there either.
+        // Some network file systems have no locks; there it is only files that are open which stay readable.
         let _ = folder.lock_shared();
         Ok(Lease(folder))
     }

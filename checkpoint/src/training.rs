@@ -12,6 +12,7 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 pub(crate) const TRAINING: &str = "training";
@@ -101,28 +102,39 @@ impl Training {
         &self.state
     }
 
-    /// What its writer told of the run: step, layout.
-    pub fn about(&self) -> &Value {
-        &self.manifest.about
-    }
-
-    pub fn decoder(&self) -> &Decoder {
-        self.weights.decoder()
-    }
-
-    /// Elements `start ..` of a part of a parameter that were read, into the sums of what lies in the files.
-    pub fn tell(&self, sums: &mut Told, part: Part, name: &str, start: usize, data: &[f32]) {
-        let mut add = |tensor: &str, at: usize, data: &[f32]| sums.0.add(tensor, at, data);
+    /// Where elements `start ..` of a part of a parameter lie: file, tensor, first element there, and which of them.
+    fn places(
+        &self,
+        part: Part,
+        name: &str,
+        (start, len): (usize, usize),
+        mut each: impl FnMut(&Reader, &str, usize, Range<usize>) -> Result<()>,
+    ) -> Result<()> {
         match part {
-            Part::Param if name == HEAD && self.has_raw_head() => add(RAW_HEAD, start, data),
+            Part::Param if name == HEAD && self.has_raw_head() => each(&self.optimizer, RAW_HEAD, start, 0..len),
             Part::Param => {
-                self.weights.stretches(name, start, data.len()).for_each(|s| add(s.tensor, s.at, &data[s.range]))
+                let weights = self.weights.tensors();
+                self.weights.stretches(name, start, len).try_for_each(|s| each(weights, s.tensor, s.at, s.range))
             }
             Part::ExpAvg | Part::ExpAvgSq => self
                 .spelling
-                .stretches(name, start, data.len())
-                .for_each(|s| add(&part.tensor(s.tensor), s.at, &data[s.range])),
+                .stretches(name, start, len)
+                .try_for_each(|s| each(&self.optimizer, &part.tensor(s.tensor), s.at, s.range)),
         }
+    }
+
+    /// Elements `start ..` of a part of a parameter.
+    pub fn read(&self, part: Part, name: &str, start: usize, out: &mut [f32]) -> Result<()> {
+        self.places(part, name, (start, out.len()), |file, tensor, at, range| file.read(tensor, at, &mut out[range]))
+    }
+
+    /// The same elements, which were read, into the sums of what lies in the files.
+    pub fn tell(&self, told: &mut Told, part: Part, name: &str, start: usize, data: &[f32]) {
+        let add = |_: &Reader, tensor: &str, at: usize, range: Range<usize>| {
+            told.0.add(tensor, at, &data[range]);
+            Ok(())
+        };
+        self.places(part, name, (start, data.len()), add).expect("nothing is read");
     }
 
     /// Ranges that are not what was written, among the tensors that ranks have told of: each element by one of them.
@@ -130,18 +142,6 @@ impl Training {
         let mut sums = Sums::default();
         told.into_iter().for_each(|told| sums.merge(told.0));
         self.manifest.damage(&sums, &[self.weights.tensors(), &self.optimizer])
-    }
-
-    /// Elements `start ..` of a part of a parameter.
-    pub fn read(&self, part: Part, name: &str, start: usize, out: &mut [f32]) -> Result<()> {
-        match part {
-            Part::Param if name == HEAD && self.has_raw_head() => self.optimizer.read(RAW_HEAD, start, out),
-            Part::Param => self.weights.read(name, start, out),
-            Part::ExpAvg | Part::ExpAvgSq => self
-                .spelling
-                .stretches(name, start, out.len())
-                .try_for_each(|s| self.optimizer.read(&part.tensor(s.tensor), s.at, &mut out[s.range])),
-        }
     }
 }
 

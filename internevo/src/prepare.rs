@@ -14,7 +14,7 @@ use crate::world::Place;
 use anyhow::{Context, Result, bail};
 use checkpoint::{HfDir, Training};
 use data::Tokenizer;
-use model::{Decoder, Family, ParamSpec, models};
+use model::{Decoder, Family, models};
 use schedule::RankPrograms;
 use std::path::Path;
 
@@ -147,16 +147,6 @@ fn weights(config: &RunConfig, start: &Start, tokenizer: Option<&Tokenizer>) -> 
         Training::open(checkpoint, &decoder)?;
     }
     Ok((weights, decoder))
-}
-
-/// Initial values of a parameter from element `start` on: each is a function of its place, so all cores share the work.
-pub fn initial(spec: &ParamSpec, seed: u64, start: usize, out: &mut [f32]) {
-    let piece = out.len().div_ceil(job::cores()).max(1 << 16);
-    std::thread::scope(|scope| {
-        for (i, out) in out.chunks_mut(piece).enumerate() {
-            scope.spawn(move || model::initial(spec, seed, start + i * piece, out));
-        }
-    });
 }
 
 fn open_data(

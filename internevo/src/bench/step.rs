@@ -9,12 +9,13 @@ use super::{median, peak_memory};
 use crate::config::{Precision, RunConfig};
 use crate::device::{Device, DeviceArg, Numerics, On};
 use crate::job::{self, human};
-use crate::prepare;
 use crate::show;
+use crate::state::fill;
+use crate::state::restore::Seed;
 use anyhow::Result;
 use backend::{Cpu, Meta, Op, Sizes};
 use cuda::F32Products;
-use exec::{Hyper, Lanes, Rank, State, StepConfig, World};
+use exec::{Hyper, Lanes, Rank, StepConfig, World};
 use plan::Recompute;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -130,11 +131,7 @@ impl Bench {
         let (mut rank, log) = (on.solo(&world, programs)?, Log::default());
         let device = std::mem::replace(&mut rank.dev, Box::new(Meta::new(Sizes::default())));
         rank.dev = Box::new(Timed::new(device, log.clone()));
-        for spec in rank.params() {
-            let mut values = vec![0.0; spec.len()];
-            prepare::initial(&spec, 0, 0, &mut values);
-            rank.set(State::Param, &spec, 0, &values);
-        }
+        fill::put_params(&mut rank, &Seed(0), threads)?;
         Ok(Bench { rank, log, slab: shape.random_slab(), step: 0 })
     }
 
